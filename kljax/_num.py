@@ -6,6 +6,8 @@ Series branches and their far branches are both evaluated, each on an argument t
 would still put the derivative of the branch that is not taken into the gradient, as 0 * nan.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -39,6 +41,11 @@ def exp_limit(x: Array) -> float:
     return 700.0 if x.dtype == jnp.float64 else 80.0
 
 
+def log_limit(x: Array) -> float:
+    """The logarithm of a number so large that 2^30 of it still have a finite sum."""
+    return math.log(float(jnp.finfo(x.dtype).max)) - 21.0
+
+
 def slope_limit(x: Array) -> float:
     """The largest size of a derivative that is reported where the true one-sided slope is infinite."""
     return float(jnp.finfo(x.dtype).max) ** 0.25
@@ -65,6 +72,16 @@ def exp_ratio(y: Array) -> Array:
     z = jnp.where(near, 1, y)
     s = jnp.where(near, y, 0)
     return jnp.where(near, 1 + s * _polynomial(_EXP_REMAINDER, s), (jnp.exp(z) - 1) / z)
+
+
+def expm1_over(t: Array, c: Array) -> Array:
+    """(e^(c t) - 1) / c for t <= 0: t at c = 0, and -1/c at t = -inf for c > 0."""
+    y = jnp.where(c == 0, 0, c) * jnp.where(c == 0, 0, t)
+    near = jnp.abs(y) < 1
+    s = jnp.where(near, y, 0)
+    first = jnp.where(near, t, 0)
+    far = (jnp.exp(jnp.where(near, 1, y)) - 1) / jnp.where(near, 1, c)
+    return jnp.where(near, first * (1 + s * _polynomial(_EXP_REMAINDER, s)), far)
 
 
 @jax.custom_jvp

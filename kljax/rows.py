@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kljax import _num
@@ -38,7 +39,8 @@ class Row:
     f, r: the f of D(p, q) and of D(q, p), normalised so that f(1) = f'(1) = 0. df, dr: f'(u), r'(u).
     args: parameters such as an order, passed last to every function; they may be traced.
     tails: optional (of f, of r), f'(inf) - f'(1/u): keeps the digits of gradients between almost disjoint pairs.
-    growth: optional args -> (k_f, k_r) where f or r grows like u^-k as u -> 0: the column then works with logarithms.
+    growth: optional args -> (k_f, k_r): as u -> 0, f and u f'(u) go like u^-k (k > 0: f grows without bound; k < 0:
+        only u f' does, and vanishes). The column then works with logarithms where u^-k leaves the range of floats.
     """
 
     f: Term
@@ -47,7 +49,7 @@ class Row:
     dr: Term
     args: tuple[Any, ...] = ()
     tails: tuple[Term, Term] | None = None
-    growth: Callable[..., tuple[Array, Array]] | None = None
+    growth: Callable[..., tuple[Any, Any]] | None = None
 
 
 def _ratio(t: Array, x: Array) -> Array:
@@ -87,7 +89,7 @@ def _no_tail(t, x):
 
 
 def _jeffreys(t, x):  # (u - 1) log u
-    return jnp.where(x < 0, x * t, 0)
+    return x * t
 
 
 def _jeffreys_d(t, x):  # log u + 1 - 1/u
@@ -119,12 +121,16 @@ def _hellinger_tail(t, x):
     return jnp.exp(t / 2) / 2
 
 
+def _hellinger_growth():
+    return -0.5, -0.5
+
+
 def _chi2_f(t, x):  # (u - 1)^2
     return x * x
 
 
 def _chi2_r(t, x):  # (u - 1)^2 / u
-    return jnp.where(x > -1, x * x * jnp.exp(-t), jnp.inf)
+    return x * x * jnp.exp(-t)
 
 
 def _chi2_df(t, x):
@@ -140,7 +146,7 @@ def _chi2_tail(t, x):  # of r; f'(u) is unbounded
 
 
 def _chi2_growth():
-    return jnp.float32(0), jnp.float32(1)
+    return -2.0, 1.0
 
 
 def _le_cam(t, x):  # (u - 1)^2 / (u + 1)
@@ -183,10 +189,9 @@ def _skew_d(t, x, w):  # log(u/m) / (1 - w)
 
 
 def _skew_tail(t, x, w):
-    v, w = 1 - w, jnp.where(w > 0, w, 1)  # w = 0 is KL, whose slope is unbounded: the tail is not used
-    return v * jnp.exp(t) / w * _num.log1p_ratio(v / w * jnp.exp(t)) / jnp.where(v > 0, v, 1) * (v > 0) + (
-        (v == 0) * jnp.exp(t)
-    )
+    safe = jnp.where(w > 0, w, 1)  # w = 0 is KL, whose slope is unbounded: the tail is not used
+    u = jnp.exp(t)
+    return u / safe * _num.log1p_ratio((1 - w) / safe * u)
 
 
 def _flip(function):
@@ -203,17 +208,17 @@ def _weighted(function):
 
     def weighted(t, x, w):
         c = w * (1 - w)
-        return jnp.where(c > 0, c * function(t, x, w), 0)
+        return jnp.where(c > 0, c * function(t, x, w), jnp.where(c == 0, 0, jnp.nan))
 
     return weighted
 
 
 def _hockey_f(t, x, gamma):  # max(u - gamma, 0), gamma >= 1
-    return jnp.zeros_like(t + gamma)
+    return jnp.where(gamma >= 1, jnp.zeros_like(t), jnp.nan)
 
 
 def _hockey_r(t, x, gamma):  # max(1 - gamma u, 0)
-    return jnp.maximum(1 - gamma * _ratio(t, x), 0)
+    return jnp.where(gamma >= 1, jnp.maximum(1 - gamma * _ratio(t, x), 0), jnp.nan)
 
 
 def _hockey_dr(t, x, gamma):
@@ -262,11 +267,11 @@ def _alpha_r(t, x, a):
 
 
 def _alpha_df(t, x, a):  # (u^(a - 1) - 1) / (a - 1)
-    return t * _num.exp_ratio((a - 1) * t)
+    return _num.expm1_over(t, a - 1)
 
 
 def _alpha_dr(t, x, a):
-    return t * _num.exp_ratio(-a * t)
+    return _num.expm1_over(t, -a)
 
 
 def _alpha_tail_f(t, x, a):
@@ -278,15 +283,15 @@ def _alpha_tail_r(t, x, a):
 
 
 def _alpha_growth(a):
-    return jnp.maximum(-a, 0), jnp.maximum(a - 1, 0)
+    return -a, a - 1
 
 
-def _tsallis_f(t, x, a):
-    return jnp.where(t > -jnp.inf, a * _alpha_f(t, x, a), 1)
+def _tsallis_f(t, x, a):  # a times 1/a at t = -inf, at a = 0 too; nan for a < 0
+    return jnp.where(a >= 0, jnp.where(t > -jnp.inf, a * _alpha_f(t, x, a), 1), jnp.nan)
 
 
 def _tsallis_r(t, x, a):
-    return a * _alpha_r(t, x, a)
+    return jnp.where(a >= 0, a * _alpha_r(t, x, a), jnp.nan)
 
 
 def _tsallis_df(t, x, a):
@@ -316,7 +321,9 @@ kl = Row(_kl_f, _kl_r, _kl_df, _kl_dr, tails=(_no_tail, _exp_tail))
 reverse_kl = Row(_kl_r, _kl_f, _kl_dr, _kl_df, tails=(_exp_tail, _no_tail))
 jeffreys = Row(_jeffreys, _jeffreys, _jeffreys_d, _jeffreys_d)
 tv = Row(_tv, _tv, _tv_d, _tv_d, tails=(_tv_tail, _tv_tail))
-hellinger_sq = Row(_hellinger, _hellinger, _hellinger_d, _hellinger_d, tails=(_hellinger_tail, _hellinger_tail))
+hellinger_sq = Row(
+    _hellinger, _hellinger, _hellinger_d, _hellinger_d, (), (_hellinger_tail, _hellinger_tail), _hellinger_growth
+)
 chi2 = Row(_chi2_f, _chi2_r, _chi2_df, _chi2_dr, tails=(_no_tail, _chi2_tail), growth=_chi2_growth)
 le_cam = Row(_le_cam, _le_cam, _le_cam_d, _le_cam_d, tails=(_le_cam_tail, _le_cam_tail))
 
@@ -346,3 +353,54 @@ def tsallis(order: Any) -> Row:
     """(sum p^a q^(1-a) - 1) / (a - 1), a >= 0: a times alpha, and at order 0 the mass of q where p has none."""
     tails = (_tsallis_tail_f, _tsallis_tail_r)
     return Row(_tsallis_f, _tsallis_r, _tsallis_df, _tsallis_dr, (order,), tails, _alpha_growth)
+
+
+def from_convex(f: Callable[[Array], Array], *, at_zero: float, slope_at_infinity: float) -> Row:
+    """Make a row from a convex f of u = p/q, evaluated stably near u = 1: D(p, q) = sum q f(p/q) - f(1), in [0, inf].
+
+    `f` is elementwise and twice differentiable for u > 0; `at_zero` is its limit f(0), `slope_at_infinity` the limit of
+    f(u)/u, either may be inf. Near u = 1 the term is an integral of f'' (Gauss-Legendre, 12 nodes), which does not
+    cancel. Make the row once and keep it: every call makes a new row, and a new row compiles anew.
+
+    >>> import jax.numpy as jnp, kljax
+    >>> row = kljax.rows.from_convex(lambda u: u * jnp.log(u), at_zero=0.0, slope_at_infinity=jnp.inf)
+    >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.9, 0.1])
+    >>> print(f"{kljax.probs.f_divergence(p, q, row=row):.4f} {kljax.probs.kl(p, q):.4f}")
+    0.5108 0.5108
+    """
+
+    def d1(u):
+        return jax.jvp(f, (u,), (jnp.ones_like(u),))[1]
+
+    def d2(u):
+        return jax.jvp(d1, (u,), (jnp.ones_like(u),))[1]
+
+    def integral(y, weight):  # of weight(s, 1 + s y) f''(1 + s y) over s in [0, 1]
+        nodes, weights = np.polynomial.legendre.leggauss(12)
+        points = [((1 + float(s)) / 2, float(w) / 2) for s, w in zip(nodes, weights, strict=True)]
+        return sum(w * weight(s, 1 + s * y) * d2(1 + s * y) for s, w in points)
+
+    def split(t, x, near, far, limit):  # far sees 1/2 where it does not count: f need not be finite elsewhere
+        close, here = x > -0.5, t > -jnp.inf
+        v = jnp.where(close | ~here, 0.5, jnp.maximum(jnp.exp(t), _num.tiny(t)))
+        one = jnp.ones_like(v)
+        value = jnp.where(close, near(jnp.where(close, x, 0)), far(v, f(one), d1(one)))
+        return jnp.where(here, value, limit(f(one), d1(one)))
+
+    def term(t, x):
+        near = lambda x: x * x * integral(x, lambda s, u: 1 - s)  # noqa: E731
+        return split(t, x, near, lambda u, c, s: f(u) - c - s * (u - 1), lambda c, s: at_zero - c + s)
+
+    def mirror(t, x):
+        near = lambda x: x * x / (1 + x) * integral(-x / (1 + x), lambda s, u: 1 - s)  # noqa: E731
+        return split(t, x, near, lambda u, c, s: u * (f(1 / u) - c) - s * (1 - u), lambda c, s: slope_at_infinity - s)
+
+    def slope(t, x):
+        near = lambda x: x * integral(x, lambda s, u: 1)  # noqa: E731
+        return split(t, x, near, lambda u, c, s: d1(u) - s, lambda c, s: -jnp.inf)
+
+    def mirror_slope(t, x):
+        near = lambda x: x / (1 + x) * integral(-x / (1 + x), lambda s, u: u)  # noqa: E731
+        return split(t, x, near, lambda u, c, s: f(1 / u) - c + s - d1(1 / u) / u, lambda c, s: -jnp.inf)
+
+    return Row(term, mirror, slope, mirror_slope)

@@ -1,0 +1,211 @@
+"""The command line: `python -m kljax compare P Q`, `python -m kljax tour`. Errors are one line."""
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import kljax
+from kljax import _compare, _files, _plot
+
+_EXAMPLE = """examples:
+  kljax compare teacher.npy student.npy --as logits --rows kl,js,tv
+  kljax compare a.safetensors:logits b.npz --as logits --temperature 2 --json report.json --plot report.png
+  kljax compare counts-may.csv counts-june.csv --rows jeffreys,js,renyi@2
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _files.InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = argparse.RawDescriptionHelpFormatter
+    summary = (kljax.__doc__ or "").partition("\n")[0]
+    parser = _Parser("kljax", description=summary, epilog=_EXAMPLE, formatter_class=text)
+    parser.add_argument("--version", action="version", version=f"kljax {version('kljax')}")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,tour}")
+    compare = commands.add_parser(
+        "compare",
+        help="divergences between the rows of two files",
+        description=(
+            "Divergences between the rows of two files, which may be larger than memory:\n"
+            ".npy, .npz, .safetensors, .zarr, .csv. FILE:NAME names one of several arrays.\n"
+            "Rows and columns count from 0."
+        ),
+        epilog=_EXAMPLE,
+        formatter_class=text,
+    )
+    compare.add_argument("p", metavar="P", help="distributions [N, K], or one [K] for all rows of Q")
+    compare.add_argument("q", metavar="Q", help="what to compare them with, [N, K] or [K]")
+    compare.add_argument("--as", dest="column", choices=("probs", "logits"), default="probs",
+                         help="what the numbers are: weights >= 0 (default) or log-weights")  # fmt: skip
+    compare.add_argument("--rows", default=",".join(_compare.BRIEF), metavar="NAMES",
+                         help="divergences, a parameter after @: kl,renyi@2 (default: %(default)s)")  # fmt: skip
+    compare.add_argument("--where", metavar="FILE", help="mask [K] or [N, K]; outcomes with 0 are deleted")
+    compare.add_argument("--temperature", type=float, metavar="T", help="divide both logits by T")
+    compare.add_argument("--top", type=int, metavar="N", help="list the N outcomes that add most to kl")
+    compare.add_argument("--json", metavar="F", help="write the report to F")
+    compare.add_argument("--plot", metavar="F", help="draw histograms and top outcomes (.png, .pdf, .svg)")
+    tour = commands.add_parser("tour", help="what it does, on a small real language model")
+    tour.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    tour.add_argument("--out", metavar="PNG", help="where to draw the figure")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line on `argv` (default: the process's own) and return the exit status.
+
+    >>> from kljax.__main__ import main
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    kljax ...
+    0
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+        if options.command == "compare":
+            return _run_compare(options)
+        if options.command == "tour":
+            return _run_tour(options)
+        parser.print_help()
+        return 2
+    except SystemExit as stop:  # argparse, after --help and --version
+        return int(stop.code or 0)
+    except BrokenPipeError:
+        # the reader has left; the interpreter would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("kljax: interrupted", file=sys.stderr)
+        return 130
+    except (_files.InputError, ImportError, OSError, MemoryError) as error:
+        print(f"kljax: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+    finally:
+        sys.stderr.flush()
+
+
+def _run_tour(options: argparse.Namespace) -> int:
+    from kljax import _tour
+
+    return _tour.run(seed=options.seed, out=options.out)
+
+
+def _run_compare(options: argparse.Namespace) -> int:
+    column = getattr(kljax, options.column)
+    rows = [name.strip() for name in options.rows.split(",") if name.strip()]
+    _compare.cells(column, rows)
+    _check_options(options)
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        paths = (options.p, options.q, options.where)
+        opened = [path and stack.enter_context(closing(_files.open_rows(path))) for path in paths]
+        p, q, where = opened
+        progress = stack.enter_context(_progress(max(p.shape[0], q.shape[0])))
+        top = options.top if options.top is not None else 10 if options.plot else 0
+        report = _compare.stream(
+            p, q, column=column, rows=rows, where=where,
+            temperature=options.temperature, top=top, progress=progress,
+        )  # fmt: skip
+    seconds = time.perf_counter() - start
+    size = sum(math.prod(table.shape) * table.dtype.itemsize for table in opened if table)
+    if options.json:
+        measured = report.to_dict() | {"bytes": size, "seconds": seconds}
+        _write(
+            options.json,
+            lambda file: Path(file).write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n"),
+        )
+    if options.plot:
+        _write(options.plot, report.plot)
+    print(f"{options.p} against {options.q}\n\n{report}\n")
+    print(f"{_bytes(size)} in {seconds:.2f} s: {_bytes(size / seconds)}/s", flush=True)
+    return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """What can be refused before hours of reading."""
+    if options.temperature is not None:
+        if options.column == "probs":
+            raise _files.InputError("--temperature divides logits: it needs --as logits")
+        if not 0 < options.temperature < math.inf:
+            raise _files.InputError(f"--temperature {options.temperature:g}: expected a number above 0")
+    if options.top is not None and options.top < 0:
+        raise _files.InputError(f"--top {options.top}: expected a number >= 0")
+    if options.plot:
+        if find_spec("matplotlib") is None:
+            raise _files.InputError(f"--plot needs matplotlib: {_plot.PLOT_EXTRA}")
+        if Path(options.plot).suffix not in (".png", ".pdf", ".svg"):
+            raise _files.InputError(f"--plot {options.plot}: expected a name that ends in .png, .pdf or .svg")
+    inputs = [Path(path).resolve() for path in (options.p, options.q, options.where) if path]
+    for path in filter(None, (options.json, options.plot)):
+        if Path(path).resolve() in inputs:
+            raise _files.InputError(f"{path}: is an input; it would be overwritten")
+        if Path(path).is_dir():
+            raise _files.InputError(f"{path}: cannot be written: it is a directory")
+        _write(path, None)
+
+
+def _write(path: str, save: Callable[[str], Any] | None) -> None:
+    """Have `save` write beside `path`, then rename, so that nobody sees half a file; None only tries."""
+    target = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}-", target.parent)
+    except OSError as error:
+        raise _files.InputError(f"{path}: cannot be written: {error.strerror}") from error
+    os.close(handle)
+    try:
+        if save is not None:
+            save(name)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+    except OSError as error:
+        raise _files.InputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[int], Any]]:
+    """A callback that moves a bar on a terminal, and does nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print(f"kljax: no progress bar without tqdm: {_files.CLI_EXTRA}", file=sys.stderr)
+        yield lambda done: None
+        return
+    with tqdm(total=count, unit=" rows", leave=False) as bar:
+        yield bar.update
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What every cell does to its arguments first: one dtype, the event axis last, shapes that match.
+
+The only user of chex. Messages name the cell, the arguments, both shapes and what to pass instead.
+"""
+
+from collections.abc import Sequence
+
+import chex
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def wide(*arrays: ArrayLike) -> list[Array]:
+    """The arrays in one floating dtype: halves become float32, integers the default float, two dtypes the wider."""
+    given = [jnp.asarray(a) for a in arrays]
+    for a in given:
+        if jnp.issubdtype(a.dtype, jnp.complexfloating):
+            raise TypeError(f"kljax: expected real numbers, got {a.dtype}; pass the real part or the modulus")
+    default = jnp.zeros(()).dtype
+    floats = [a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else default for a in given]
+    widest = jnp.float64 if jnp.float64 in floats else jnp.float32
+    return [a.astype(widest) for a in given]
+
+
+def _last(cell: str, name: str, a: Array, axis: int) -> Array:
+    """`a` with its event axis last; the only axis of a vector is its event axis."""
+    hint = f"{cell}: {name} {a.shape}: needs an event axis; one distribution over K outcomes has shape (K,)"
+    chex.assert_axis_dimension_gt(a, -1, 0, custom_message=hint) if a.ndim else chex.assert_rank(a, 1, custom_message=hint)
+    if a.ndim > 1:
+        hint = f"{cell}: {name} {a.shape}: axis={axis} is not one of its axes; pass -{a.ndim} <= axis < {a.ndim}"
+        chex.assert_equal(-a.ndim <= axis < a.ndim, True, custom_message=hint)
+        a = jnp.moveaxis(a, axis, -1)
+    return a
+
+
+def _tail(cell: str, name_a: str, a: Array, name_b: str, b: Array, trailing: int) -> None:
+    """The axes that both have, counted from the last, must be equal; size 1 never stretches."""
+    k = a.shape[-1] if a.ndim else 0
+    if trailing and b.ndim:
+        event = f"{cell}: {name_a} {a.shape} and {name_b} {b.shape}: the event axis must match"
+        chex.assert_equal(k, b.shape[-1], custom_message=f"{event}; one {name_b} for all rows has shape ({k},)")
+    both = min(a.ndim, b.ndim)
+    hint = (
+        f"{cell}: {name_a} {a.shape} and {name_b} {b.shape}: leading axes must be equal, or one shape the tail of the "
+        f"other (size 1 does not stretch); one {name_b} for all rows has shape ({k},), otherwise broadcast it first"
+    )
+    chex.assert_equal_shape_suffix([a, b], both, custom_message=hint)
+
+
+def events(
+    cell: str, names: Sequence[str], arrays: Sequence[ArrayLike], axis: int, where: ArrayLike | None, empty: float
+) -> list[Array]:
+    """The arguments as float arrays `[..., K]` of one shape, `empty` where `where` deletes an outcome."""
+    given = [_last(cell, name, a, axis) for name, a in zip(names, wide(*arrays), strict=True)]
+    longest = max(given, key=lambda a: a.ndim)
+    for name, a in zip(names[1:], given[1:], strict=True):
+        _tail(cell, names[0], given[0], name, a, 1)
+    mask = None
+    if where is not None:
+        mask = _last(cell, "where", jnp.asarray(where).astype(bool), axis)
+        _tail(cell, names[0], given[0], "where", mask, 1)
+        longest = max(longest, mask, key=lambda a: a.ndim)
+    given = [jnp.broadcast_to(a, longest.shape) for a in given]
+    if mask is None:
+        return given
+    mask = jnp.broadcast_to(mask, longest.shape)
+    return [jnp.where(mask, a, empty) for a in given]
+
+
+def parameter(cell: str, name: str, value: ArrayLike, like: Array) -> Array:
+    """An order or weight `[...]` as `[..., 1]` in the dtype of the events, a scalar for all rows or the tail rule."""
+    value = jnp.asarray(value).astype(like.dtype)
+    _tail(cell, "the batch", like[..., 0], name, value, 0)
+    return value.reshape((1,) * (like.ndim - 1 - value.ndim) + value.shape + (1,))
+
+
+def vector(cell: str, name: str, value: ArrayLike, like: Array) -> Array:
+    """Positions or weights over the event axis, `[K]` or with leading axes by the tail rule, as `like`."""
+    value = jnp.asarray(value).astype(like.dtype)
+    _tail(cell, "p", like, name, value, 1)
+    return jnp.broadcast_to(value, like.shape)
+
+
+def axes(cell: str, p: Array, first: int, second: int) -> None:
+    """Two different axes of p."""
+    hint = f"{cell}: p {p.shape}: needs two axes; axes {first} and {second} must exist and differ"
+    valid = p.ndim >= 2 and all(-p.ndim <= i < p.ndim for i in (first, second))
+    chex.assert_equal(valid and first % p.ndim != second % p.ndim, True, custom_message=hint)
+
+
+def within(cell: str, name: str, value: int, least: int, most: int) -> None:
+    """A static integer in [least, most]."""
+    hint = f"{cell}: {name}={value}: pass {least} <= {name} <= {most}"
+    chex.assert_equal(least <= value <= most, True, custom_message=hint)
+
+
+def batch(cell: str, name_a: str, a: Array, name_b: str, b: Array) -> tuple[Array, Array]:
+    """Two arrays whose leading axes follow the tail rule and whose last axes are their own, broadcast to one batch."""
+    _tail(cell, name_a, a[..., 0], name_b, b[..., 0], 0)
+    lead = max(a.shape[:-1], b.shape[:-1], key=len)
+    return jnp.broadcast_to(a, (*lead, a.shape[-1])), jnp.broadcast_to(b, (*lead, b.shape[-1]))

@@ -1,0 +1,188 @@
+"""Entropies of one distribution, from its surprisals -log p, each of which is >= 0 and known to its last digit.
+
+-log p of a mass near 1 is log1p of what the others weigh. Gradients are centred at the mode, as in `_points`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from kljax import _check, _num, rows
+from kljax._cells import pair_of
+from kljax._points import Column, is_zero, tangent_of
+
+
+def _values(order: Array, p: Array, size: Array) -> tuple[Array, Array]:
+    """Tsallis and Renyi entropy of `order`, all `[..., 1]`."""
+    a = jnp.where(order == jnp.inf, 2, order)
+    h = 1 - a
+    size = jnp.where(p > 0, size, 0)
+    tsallis = _num.total(jnp.where(p > 0, p * size * _num.exp_ratio(h * size), 0))
+    scaled = h * tsallis
+    near = (scaled >= -0.5) & jnp.isfinite(tsallis)
+    least = jnp.min(jnp.where(p > 0, size, jnp.inf), -1, keepdims=True)
+    least = jnp.where(jnp.isfinite(least), least, 0)
+    tail = jnp.log(_num.total(jnp.where(p > 0, jnp.exp(-a * (size - least)), 0)))
+    far = (tail - a * least) / jnp.where(h == 0, 1, h)
+    renyi = jnp.where(near, tsallis * _num.log1p_ratio(jnp.where(near, scaled, 0)), far)
+    tsallis = jnp.where(order == jnp.inf, 0, tsallis)
+    renyi = jnp.where(order == jnp.inf, least, renyi)
+    return jnp.where(order >= 0, tsallis, jnp.nan), jnp.where(order >= 0, renyi, jnp.nan)
+
+
+def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Array]:
+    """(p h, h), h the slope in p minus that at the mode; for Renyi over S, in a form that no order overflows."""
+    a = jnp.where(order == jnp.inf, 2, order)
+    missing = p == 0
+    size = jnp.where(missing, -jnp.log(_num.tiny(p)), size)  # a missing mass is finfo.tiny in a derivative
+    mode = p == jnp.max(p, -1, keepdims=True)
+    least = _num.pick(size, mode)
+    beyond = jnp.where(mode, 0, size - least)
+    h = a * beyond * _num.exp_ratio((1 - a) * beyond)
+    h = jnp.where(order == jnp.inf, jnp.where(beyond > 0, 1.0, 0.0), h)
+    power = jnp.where(order == jnp.inf, jnp.where(beyond > 0, 0.0, 1.0), jnp.exp(-a * beyond))
+    peak = _num.pick(p, mode)
+    weight = _num.divide(jnp.ones_like(peak), peak * _num.total(jnp.where(missing, 0, power)))
+    if which == 0:
+        weight = jnp.where(order == jnp.inf, 0, jnp.exp((1 - a) * least))
+    h = jnp.minimum(h * weight, _num.slope_limit(p))
+    return p * h, h
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def entropy_of(column: Column, which: int, order: Array, a: Array) -> Array:
+    """Tsallis (`which` 0) or Renyi (1) entropy of checked input; both are Shannon's at order 1."""
+    p, size, mass = column.surprisal(a)
+    return jnp.where(mass > 0, _values(order, p, size)[which], jnp.nan)[..., 0]
+
+
+def _entropy_jvp(column, which, primals, tangents):
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(order, a, *given):
+        steps = iter(given)
+        p, size, mass = column.surprisal(a)
+        result = jnp.zeros(a.shape[:-1], a.dtype)
+        if not is_zero(tangents[0]):
+            turn = jax.jvp(lambda v: _values(v, p, size)[which], (order,), (next(steps),))[1]
+            result += jnp.where(jnp.isfinite(turn) & (mass > 0), turn, 0)[..., 0]
+        if not is_zero(tangents[1]):
+            coefficients = column.pull(a, p, *_slopes(order, p, size, which))
+            coefficients = jnp.where((mass == 0) | (a == column.empty), 0, coefficients)
+            result += jnp.sum(coefficients * next(steps), -1)
+        return result
+
+    return entropy_of(column, which, *primals), tangent(*primals, *(t for t in tangents if not is_zero(t)))
+
+
+entropy_of.defjvp(_entropy_jvp, symbolic_zeros=True)
+
+
+def _one(column: Column, cell: str, p: ArrayLike, axis: int, where: ArrayLike | None) -> Array:
+    return _check.events(f"kljax.{column.name}.{cell}", ("p",), (p,), axis, where, column.empty)[0]
+
+
+def entropy(column: Column, p: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:
+    """Shannon entropy, -sum of p log p, in [0, log K].
+
+    @shapes
+    Zero mass: 0 log 0 = 0, with gradient 0.
+    @errors
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p = @one
+    >>> print(f"{@column.entropy(p):.4f}")
+    1.0397
+    """
+    p = _one(column, "entropy", p, axis, where)
+    return entropy_of(column, 0, _check.parameter("", "order", 1.0, p), p)
+
+
+def renyi_entropy(
+    column: Column, p: ArrayLike, *, order: ArrayLike, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Renyi entropy, log(sum of p^a) / (1 - a), in [0, log K].
+
+    `order` is a >= 0, nan below: the log of the support's size at 0, Shannon's at 1, -log max p at inf.
+    @shapes
+    Zero mass: adds nothing at any order, with gradient 0.
+    @errors
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p = @one
+    >>> print(f"{@column.renyi_entropy(p, order=2.0):.4f}")
+    0.9808
+    """
+    p = _one(column, "renyi_entropy", p, axis, where)
+    return entropy_of(column, 1, _check.parameter(f"kljax.{column.name}.renyi_entropy", "order", order, p), p)
+
+
+def tsallis_entropy(
+    column: Column, p: ArrayLike, *, order: ArrayLike, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Tsallis entropy, (1 - sum of p^a) / (a - 1), in [0, (1 - K^(1-a)) / (a - 1)].
+
+    `order` is a >= 0, nan below: the size of the support less one at 0, Shannon's at 1, 0 at inf.
+    @shapes
+    Zero mass: adds nothing at any order, with gradient 0.
+    @errors
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p = @one
+    >>> print(f"{@column.tsallis_entropy(p, order=2.0):.4f}")
+    0.6250
+    """
+    p = _one(column, "tsallis_entropy", p, axis, where)
+    return entropy_of(column, 0, _check.parameter(f"kljax.{column.name}.tsallis_entropy", "order", order, p), p)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _cross(column: Column, a: Array, b: Array) -> Array:
+    """-sum of p log q, a sum of terms >= 0."""
+    p, _, mass_p = column.surprisal(a)
+    _, size, mass_q = column.surprisal(b)
+    blocked = jnp.any((a != column.empty) & (b == column.empty), -1, keepdims=True)
+    value = jnp.where(blocked, jnp.inf, _num.total(p * size))
+    return jnp.where((mass_p > 0) & (mass_q > 0), value, jnp.nan)[..., 0]
+
+
+def _cross_jvp(column, primals, tangents):
+    @partial(jax.checkpoint, prevent_cse=False)
+    def slope(a, b, da):
+        p, _, mass_p = column.surprisal(a)
+        q, size, mass_q = column.surprisal(b)
+        size = jnp.where(b == column.empty, -jnp.log(_num.tiny(b)), size)
+        h = size - _num.pick(size, p == jnp.max(p, -1, keepdims=True))
+        deleted = ((a == column.empty) & (b == column.empty)) | (mass_p == 0) | (mass_q == 0)
+        return jnp.sum(jnp.where(deleted, 0, column.pull(a, p, p * h, h)) * da, -1)
+
+    (a, b), (da, db) = primals, tangents
+    result = jnp.zeros(a.shape[:-1], a.dtype)
+    if not is_zero(da):
+        result += slope(a, b, da)
+    if not is_zero(db):
+        result += tangent_of(column, rows.kl, a, b, None, db)
+    return _cross(column, a, b), result
+
+
+_cross.defjvp(_cross_jvp, symbolic_zeros=True)
+
+
+def cross_entropy(
+    column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Cross-entropy, -sum of p log q = entropy(p) + kl(p, q), in [0, inf].
+
+    @shapes
+    Zero mass: 0 log 0 = 0; +inf where p has mass and q has none.
+    @errors
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.cross_entropy(p, q):.4f}")
+    1.2040
+    """
+    p, q = pair_of(column, "cross_entropy", p, q, axis, where)
+    return _cross(column, p, q)

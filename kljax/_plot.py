@@ -1,0 +1,87 @@
+"""Figures of what the verbs found. matplotlib, the `plot` extra, is imported only when a figure is drawn."""
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kljax._report import Report
+
+PLOT_EXTRA = 'pip install "kljax[plot]"'
+
+_FILL, _EDGE, _INK = "#4c78a8", "#2f4b6e", "#444444"
+_MARKS = (("median", "-"), ("p99", "--"))
+_BINS = 60
+_COLUMNS = 3
+
+
+def draw(report: "Report", path: str | os.PathLike | None = None) -> Any:
+    """A Figure with a histogram for each divergence and, if known, the outcomes that add most to kl.
+
+    Saved to `path` if one is given, in the format of its suffix. Needs no display and leaves pyplot alone.
+    Raises ImportError, in one line, if matplotlib is absent.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"drawing needs matplotlib: {PLOT_EXTRA}") from error
+    panels = len(report.rows) + bool(report.top)
+    columns = min(_COLUMNS, 2 if panels in (2, 4) else panels)
+    lines = math.ceil(panels / columns)
+    figure = Figure(figsize=(4.4 * columns, 3.0 * lines + 0.7), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    figure.suptitle(
+        f"{report.count:,} rows of {report.outcomes:,} outcomes as {report.column}; "
+        f"same top outcome in {report.same_top:.2%}",
+        fontsize=11,
+    )
+    grid = figure.add_gridspec(lines, columns)
+    for i, (name, values) in enumerate(zip(report.rows, report.values, strict=True)):
+        _histogram(figure.add_subplot(grid[i // columns, i % columns]), name, values, report.rows[name])
+    if report.top:
+        _outcomes(figure.add_subplot(grid[-1, (panels - 1) % columns :]), report)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _plain(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color=_INK)
+    axes.tick_params(labelsize=8, colors=_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _histogram(axes: Any, name: str, values: np.ndarray, found: Any) -> None:
+    zero = int(np.count_nonzero(values == 0))
+    notes = [
+        f"{count:,} {what}" for count, what in ((zero, "exactly 0"), (found.infinite, "infinite")) if count
+    ]
+    _plain(axes, f"{name}  (not drawn: {', '.join(notes)})" if notes else name)
+    drawn = values.size - zero - found.infinite
+    if not drawn:
+        return
+    low = float(np.min(values, where=values > 0, initial=math.inf))
+    high = float(np.max(values, where=values < math.inf, initial=0))
+    bins = max(8, min(_BINS, math.isqrt(drawn) * 2))
+    edges = np.geomspace(low * (1 - 1e-6), high * (1 + 1e-6), bins + 1)
+    axes.stairs(np.histogram(values, edges)[0], edges, fill=True, color=_FILL)
+    axes.set_xscale("log")
+    axes.set_ylabel("rows", fontsize=8, color=_INK)
+    marks = [(key, style, getattr(found, key)) for key, style in _MARKS]
+    for key, style, value in marks:
+        if 0 < value < math.inf:
+            axes.axvline(value, color=_EDGE, linestyle=style, linewidth=1.2, label=f"{key} {value:.3g}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False, loc="best")
+
+
+def _outcomes(axes: Any, report: "Report") -> None:
+    _plain(axes, f"outcomes that add most to kl, {sum(top.share for top in report.top):.0%} of its mean")
+    labels = [str(top.outcome) for top in report.top]
+    axes.barh(labels, [top.mean for top in report.top], color=_FILL)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean contribution in nats", fontsize=8, color=_INK)
+    axes.set_ylabel("outcome", fontsize=8, color=_INK)

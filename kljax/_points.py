@@ -1,0 +1,240 @@
+"""The engine: a row applied to a pair of distributions, outcome by outcome, and its derivatives in closed form.
+
+A column hands over a `Pair`, the two views of each ratio that rows want; everything here is the same for every column
+and every row. Values are sums of terms >= 0. Gradients use the rows' own slopes, because autodiff of the stable forms is
+not stable, and are centred at the mode of the distribution they belong to: a constant in the slope changes nothing
+(masses sum to one), and with the slope of the mode as that constant a peaked row keeps the digits of its other outcomes.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kljax import _num
+from kljax.rows import Row
+
+
+class Pair(NamedTuple):
+    """Two distributions over the same outcomes; all `[..., K]` but `mass`, which is `[..., 1]`."""
+
+    p: Array  # masses, each summing to one
+    q: Array
+    delta: Array  # p - q
+    d: Array  # log(p / q): -inf or inf where one has no mass, 0 where neither has
+    gap: Array  # (p - q) / max(p, q), in [-1, 1]
+    log_hi: Array  # log of the larger mass
+    mass: Array  # positive; 0 where one of the two has no mass at all, nan where an input is not a mass
+
+    def swap(self) -> "Pair":
+        """The pair (q, p)."""
+        return self._replace(p=self.q, q=self.p, delta=-self.delta, d=-self.d, gap=-self.gap)
+
+
+class Column(NamedTuple):
+    """What a representation of discrete distributions has to supply."""
+
+    name: str
+    empty: float  # the input that stands for no mass
+    pair: Callable[[Array, Array], Pair]
+    surprisal: Callable[[Array], tuple[Array, Array, Array]]  # a -> masses, -log masses, total mass
+    pull: Callable[[Array, Array, Array, Array], Array]  # (a, P, P h, h) -> gradient in a, h = dD/dP up to a constant
+
+
+def mirror(row: Row) -> Row:
+    """The row of D(q, p)."""
+    tails = row.tails and row.tails[::-1]
+    growth = row.growth and partial(_mirrored, row.growth)
+    return Row(row.r, row.f, row.dr, row.df, row.args, tails, growth)
+
+
+def _mirrored(growth, *args):
+    return growth(*args)[::-1]
+
+
+def _both(row: Row, names: tuple[str, str], rising: Array, t: Array, x: Array) -> Array:
+    """f where p <= q and r where p > q; one evaluation for the rows in which they are the same function."""
+    f, r = (getattr(row, name) for name in names)
+    if f is r:
+        return f(t, x, *row.args)
+    return jnp.where(rising, f(t, x, *row.args), r(t, x, *row.args))
+
+
+@jax.custom_jvp
+def _term(row: Row, rising: Array, t: Array, x: Array) -> Array:
+    return _both(row, ("f", "r"), rising, t, x)
+
+
+@_term.defjvp
+def _(primals, tangents):
+    row, rising, t, x = primals
+    slope = _both(row, ("df", "dr"), rising, t, x)
+    ratio = jnp.where(x > -0.5, 1 + x, jnp.exp(t))
+    finite = jnp.isfinite(t)
+    along = jnp.where(finite, ratio * jnp.where(finite, slope, 0), 0) * tangents[2]
+    if row.args:
+        values, turn = jax.jvp(lambda *args: _both(_with(row, args), ("f", "r"), rising, t, x), row.args, tangents[0].args)
+        return values, along + jnp.where(jnp.isfinite(values) & jnp.isfinite(turn), turn, 0)
+    return _term(*primals), along
+
+
+def _with(row: Row, args) -> Row:
+    return Row(row.f, row.r, row.df, row.dr, tuple(args), row.tails, row.growth)
+
+
+def _power(row: Row, rising: Array, like: Array) -> Array | None:
+    """The exponents k of `Row.growth`, chosen for each outcome."""
+    if row.growth is None:
+        return None
+    k_f, k_r = row.growth(*row.args)
+    return jnp.where(rising, k_f, k_r).astype(like.dtype)
+
+
+def _cut(pair: Pair, hi: Array, t: Array, power: Array, least: Array, cap: float = jnp.inf) -> tuple[Array, Array]:
+    """t cut at `least`, and the larger mass times the u^-power that the cut leaves out."""
+    over = (t < least) & (t > -jnp.inf)
+    cut = jnp.where(over, least, t)
+    beyond = pair.log_hi + power * jnp.where(over, least - t, 0)
+    return cut, jnp.where(over, jnp.exp(jnp.minimum(beyond, cap)), hi)
+
+
+def points(row: Row, pair: Pair) -> Array:
+    """What each outcome adds to D(p, q): >= 0, +inf where the row is infinite without mass on one side."""
+    rising = pair.gap <= 0
+    t, x = -jnp.abs(pair.d), -jnp.abs(pair.gap)
+    hi = jnp.where(rising, pair.q, pair.p)
+    power = _power(row, rising, t)
+    if power is not None:
+        least = jnp.where(power > 0, -_num.exp_limit(t) / jnp.where(power > 0, power, 1), -jnp.inf)
+        t, hi = _cut(pair, hi, t, power, least)
+    term = _term(row, rising, t, x)
+    # support is decided by d, not by masses that may have underflowed: inf even where the larger mass rounds to 0
+    return jnp.where(term == jnp.inf, jnp.inf, hi * term)
+
+
+class Slope(NamedTuple):
+    plain: Array  # dD/dp
+    weighted: Array  # p dD/dp, also where p underflows and the slope overflows
+    wild: Array  # whether the true slope is infinite or out of range, so that a finite one stands for it
+
+
+def _edges(row: Row, rising: Array, like: Array) -> tuple[Array, Array]:
+    """Term and slope at the end of the range, where the smaller mass is 0."""
+    one = jnp.ones((1,) * like.ndim, like.dtype)
+    end = (-jnp.inf * one, -one)
+    return _both(row, ("f", "r"), rising, *end), _both(row, ("df", "dr"), rising, *end)
+
+
+def slope(row: Row, pair: Pair) -> Slope:
+    rising, absent = pair.gap <= 0, jnp.isinf(pair.d)
+    hi = jnp.where(rising, pair.q, pair.p)
+    floor = jnp.minimum(math.log(_num.tiny(hi)) - pair.log_hi, -1)
+    t = jnp.where(absent, floor, -jnp.abs(pair.d))  # a missing mass is finfo.tiny in a derivative
+    x = jnp.where(absent, -1, -jnp.abs(pair.gap))
+    edge, edge_slope = _edges(row, rising, t)
+    limit, cap = _num.exp_limit(t), _num.log_limit(t)
+    power = _power(row, rising, t)
+    rate = jnp.zeros_like(t) if power is None else jnp.maximum(power, -1)
+    grows = jnp.maximum(rate, 0)
+    # u f'(u), where the product of e^t and the slope has a limit though each leaves the range
+    least = -limit / (1 + grows)
+    cut, amplitude = _cut(pair, hi, t, rate, least, cap)
+    product = amplitude * (jnp.exp(cut) * _both(row, ("df", "dr"), rising, cut, x))
+    whole, size = _cut(pair, hi, t, grows, jnp.where(grows > 0, least, -jnp.inf), cap)
+    term = _both(row, ("f", "r"), rising, whole, x)
+    known = absent & jnp.isfinite(edge)
+    high = jnp.where(known, hi * edge, size * term - product)
+    plain_high = jnp.where(known, edge, term - jnp.exp(t) * _both(row, ("df", "dr"), rising, t, x))
+    low = _both(row, ("df", "dr"), rising, t, x)
+    low = jnp.where(absent & jnp.isfinite(edge_slope), edge_slope, low)
+    plain = jnp.where(rising, low, plain_high)
+    most = _num.slope_limit(t)
+    plain = jnp.where(jnp.isfinite(plain), plain, jnp.where(plain > 0, most, -most))
+    weighted = jnp.where(rising, jnp.where(absent, 0, product), high)
+    wild = absent & ~jnp.isfinite(jnp.where(rising, edge_slope, edge))
+    return Slope(plain, weighted, wild | (jnp.abs(weighted) >= jnp.exp(cap) / 2))
+
+
+def centred(row: Row, pair: Pair) -> tuple[Array, Array, Array]:
+    """(p h, h, wild) with h = dD/dp minus its value at the mode of p."""
+    given = slope(row, pair)
+    mode = pair.p == jnp.max(pair.p, -1, keepdims=True)
+    alone = mode & (_num.total(jnp.where(mode, jnp.ones_like(pair.p), 0)) == 1)
+    top = _num.divide(_num.pick(given.weighted, mode), _num.pick(pair.p, mode))
+    weighted = jnp.where(alone, 0, given.weighted - pair.p * top)
+    plain = given.plain - top
+    if row.tails is not None:
+        # almost disjoint: every slope is near its limit f'(inf), so the distances to the limit are subtracted instead
+        rising, end = pair.gap <= 0, (jnp.full((1,) * pair.p.ndim, -jnp.inf, pair.p.dtype), -jnp.ones((1,) * pair.p.ndim))
+        reach = row.r(end[0], end[1].astype(pair.p.dtype), *row.args)
+        usable = jnp.isfinite(reach)
+        reach = jnp.where(usable, reach, 0)
+        tail = row.tails[0](jnp.where(rising, 0, -jnp.abs(pair.d)), -jnp.abs(pair.gap), *row.args)
+        rest = jnp.where(rising, reach - given.plain, tail)
+        rest_weighted = jnp.where(rising, pair.p * reach - given.weighted, pair.p * jnp.where(rising, 0, tail))
+        top = _num.divide(_num.pick(rest_weighted, mode), _num.pick(pair.p, mode))
+        far = usable & (_num.pick(pair.d, mode) > 1)
+        weighted = jnp.where(far, jnp.where(alone, 0, pair.p * top - rest_weighted), weighted)
+        plain = jnp.where(far, top - rest, plain)
+    return weighted, plain, given.wild
+
+
+def gradient(column: Column, row: Row, a: Array, pair: Pair) -> Array:
+    """The gradient of D(p, q) in the input a that p was made of."""
+    weighted, plain, wild = centred(row, pair)
+    return finish(column, a, pair, weighted, plain, wild)
+
+
+def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array) -> Array:
+    """From centred slopes to the gradient in a: 0 for deleted outcomes and rows without mass, bounded where wild."""
+    result = column.pull(a, pair.p, weighted, plain)
+    most = _num.slope_limit(a)
+    result = jnp.where(jnp.any(wild, -1, keepdims=True), jnp.clip(result, -most, most), result)
+    return jnp.where((pair.log_hi == -jnp.inf) | (pair.mass == 0), 0, result)
+
+
+def is_zero(tangent: Any) -> bool:
+    return tangent is None or isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def divergence(column: Column, row: Row, a: Array, b: Array) -> Array:
+    """Sum of `points` over the last axis: nan for a row without any mass."""
+    pair = column.pair(a, b)
+    return jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan)[..., 0]
+
+
+def tangent_of(column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, dargs: Any = ()) -> Array:
+    """The derivative of `divergence`; sides whose tangent is symbolically zero cost nothing.
+
+    Recomputed from the arguments, which are thus all that reverse mode keeps.
+    """
+    turning = any(not is_zero(d) for d in dargs)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(row, a, b, *given):
+        steps = iter(given)
+        pair = column.pair(a, b)
+        result = jnp.zeros(a.shape[:-1], a.dtype)
+        if not is_zero(da):
+            result += jnp.sum(gradient(column, row, a, pair) * next(steps), -1)
+        if not is_zero(db):
+            result += jnp.sum(gradient(column, mirror(row), b, pair.swap()) * next(steps), -1)
+        if turning:
+            step = tuple(jnp.zeros_like(v) if is_zero(d) else next(steps) for v, d in zip(row.args, dargs, strict=True))
+            turn = jax.jvp(lambda *args: points(_with(row, args), pair), row.args, step)[1]
+            result += jnp.where(pair.mass > 0, _num.total(jnp.where(jnp.isfinite(turn), turn, 0)), 0)[..., 0]
+        return result
+
+    return tangent(row, a, b, *(d for d in (da, db, *dargs) if not is_zero(d)))
+
+
+def _divergence_jvp(column, primals, tangents):
+    return divergence(column, *primals), tangent_of(column, *primals, *tangents[1:], tangents[0].args)
+
+
+divergence.defjvp(_divergence_jvp, symbolic_zeros=True)

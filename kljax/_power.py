@@ -1,0 +1,192 @@
+"""The cells made of one sum, S = sum of p^a q^(1-a): Renyi, Bhattacharyya, geometric Jensen-Shannon.
+
+Two evaluations, each of which fails where the other works. Near, S >= 1/2: log S / (a - 1) is log1p of the Tsallis
+divergence, a sum of terms >= 0. Far: a sum of exponentials of log masses.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from kljax import _check, _num, rows
+from kljax._cells import pair_of
+from kljax._points import Column, Pair, centred, divergence, finish, is_zero, mirror, points
+
+
+class _Sum(NamedTuple):
+    near: Array  # whether S >= 1/2, all `[..., 1]`
+    excess: Array  # S - 1, where near
+    log: Array  # log S
+    value: Array  # the Renyi divergence
+
+
+def _exponents(order: Array, pair: Pair, stand_in: Array) -> Array:
+    """log p^a q^(1-a); where one mass is missing, with finfo.tiny in its place if `stand_in`."""
+    floor = jnp.minimum(math.log(_num.tiny(pair.d)) - pair.log_hi, -1)
+    absent = jnp.isinf(pair.d)
+    t = jnp.where(absent, floor, -jnp.abs(pair.d))
+    power = jnp.where(pair.gap <= 0, order, 1 - order)
+    edge = jnp.where(power < 0, jnp.inf, -jnp.inf)
+    return jnp.where(absent & ~stand_in, edge, pair.log_hi + power * t)
+
+
+def log_sum(x: Array) -> Array:
+    """log of the sum of exponentials over the last axis, kept as an axis of size 1; infinities are what they are."""
+    top = jnp.max(x, -1, keepdims=True)
+    safe = jnp.where(jnp.isfinite(top), top, 0)
+    return jnp.where(jnp.isfinite(top), safe + jnp.log(_num.total(jnp.exp(x - safe))), top)
+
+
+def _largest(pair: Pair) -> Array:
+    """max log(p/q): one Newton step takes the normalisers' rounding out where the two are close."""
+    lo = _num.total(jnp.where(pair.gap <= 0, pair.p, pair.q))
+    drift = jnp.where(lo > 0.5, _num.total(pair.delta) / jnp.where(lo > 0.5, lo, 1), 0)
+    top = jnp.max(jnp.where(pair.log_hi > -jnp.inf, pair.d, -jnp.inf), -1, keepdims=True)
+    return jnp.where(top > 0, jnp.maximum(top - drift, 0), top)
+
+
+def _sum(order: Array, pair: Pair) -> _Sum:
+    unbounded = order == jnp.inf
+    a = jnp.where(unbounded, 2, order)
+    t = _num.total(points(rows.tsallis(a), pair))
+    excess = (a - 1) * jnp.where(jnp.isfinite(t), t, 0)
+    near = jnp.isfinite(t) & (excess >= -0.5) & ~unbounded
+    log = log_sum(_exponents(a, pair, jnp.array(False)))
+    one = a == 1
+    far = jnp.where(one, t, log / jnp.where(one, 1, a - 1))
+    close = jnp.where(near, t, 0) * _num.log1p_ratio(jnp.where(near, excess, 0))
+    value = jnp.where(unbounded, _largest(pair), jnp.where(near, close, far))
+    return _Sum(near | one, jnp.where(one, 0, excess), log, jnp.where(order >= 0, value, jnp.nan))
+
+
+def _slopes(order: Array, pair: Pair, s: _Sum, first: bool) -> tuple[Array, Array, Array]:
+    """(p h, h, wild) for the first argument, or for the second of the swapped pair."""
+    a = jnp.where(order == jnp.inf, 2, order)
+    row = rows.tsallis(a)
+    weighted, plain, wild = centred(row if first else mirror(row), pair)
+    scale = 1 / (1 + s.excess)
+    oriented = pair if first else pair.swap()
+    stuck = s.value == jnp.inf
+    terms = _exponents(a, oriented, stuck)
+    log = jnp.where(stuck, log_sum(terms), s.log)
+    share = jnp.exp(terms - jnp.where(jnp.isfinite(log), log, 0))
+    floor = jnp.minimum(math.log(_num.tiny(pair.d)) - pair.log_hi, -1)
+    d = jnp.where(jnp.isinf(pair.d), jnp.sign(pair.d) * -floor, pair.d)
+    power = a - 1 if first else -a
+    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), _num.log_limit(d)))
+    top = (oriented.d == jnp.max(oriented.d, -1, keepdims=True)) & (pair.log_hi > -jnp.inf)
+    mean = _num.divide(jnp.where(top, 1, 0), _num.total(jnp.where(top, pair.p, 0)))
+    unbounded = order == jnp.inf
+    share = jnp.where(unbounded, jnp.where(top & (pair.p == 0), 1, pair.p * mean), share)
+    relative = jnp.where(unbounded, mean, relative)
+    off_one = jnp.where(a == 1, 2, a)
+    factor = jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a)
+    wild = jnp.where(s.near, wild, jnp.isinf(pair.d) & (stuck | (power < 0)))
+    return (
+        jnp.where(s.near, weighted * scale, factor * (share - pair.p)),
+        jnp.where(s.near, plain * scale, factor * (relative - 1)),
+        wild,
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def renyi_of(column: Column, order: Array, a: Array, b: Array) -> Array:
+    """The Renyi divergence of checked inputs; `order` is `[..., 1]`."""
+    pair = column.pair(a, b)
+    return jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
+
+
+def _renyi_jvp(column, primals, tangents):
+    given = [t for t in tangents if not is_zero(t)]
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(order, a, b, *given):
+        steps = iter(given)
+        pair = column.pair(a, b)
+        s = _sum(order, pair)
+        result = jnp.zeros(a.shape[:-1], a.dtype)
+        if not is_zero(tangents[0]):
+            turn = jax.jvp(lambda v: _sum(v, pair).value, (order,), (next(steps),))[1]
+            result += jnp.where(jnp.isfinite(turn) & (pair.mass > 0), turn, 0)[..., 0]
+        if not is_zero(tangents[1]):
+            result += jnp.sum(finish(column, a, pair, *_slopes(order, pair, s, True)) * next(steps), -1)
+        if not is_zero(tangents[2]):
+            swapped = pair.swap()
+            result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False)) * next(steps), -1)
+        return result
+
+    return renyi_of(column, *primals), tangent(*primals, *given)
+
+
+renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)
+
+
+def renyi(
+    column: Column, p: ArrayLike, q: ArrayLike, *, order: ArrayLike, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Renyi divergence, log(sum of p^a q^(1-a)) / (a - 1), in [0, inf].
+
+    `order` is a >= 0, nan below; -log q(p > 0) at 0, kl at 1, log max p/q at inf; traced orders serve a sweep by vmap.
+    @shapes
+    Zero mass: +inf where p has mass and q has none if a >= 1, and for disjoint supports at every order.
+    @errors
+    Source: van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence (2014).
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.renyi(p, q, order=2.0):.4f} {@column.renyi(p, q, order=jnp.inf):.4f}")
+    1.0217 1.6094
+    """
+    p, q = pair_of(column, "renyi", p, q, axis, where)
+    return renyi_of(column, _check.parameter(f"kljax.{column.name}.renyi", "order", order, p), p, q)
+
+
+def bhattacharyya(
+    column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Bhattacharyya distance, -log of sum of sqrt(p q), in [0, inf]: half the Renyi divergence of order 1/2.
+
+    @shapes
+    Zero mass: +inf only where the supports are disjoint.
+    @errors
+    Source: Bhattacharyya, On a measure of divergence between two statistical populations (1943).
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.bhattacharyya(p, q):.4f}")
+    0.1116
+    """
+    p, q = pair_of(column, "bhattacharyya", p, q, axis, where)
+    return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q) / 2
+
+
+def geometric_js(
+    column: Column, p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, axis: int = -1, where: ArrayLike | None = None
+) -> Array:
+    """Geometric Jensen-Shannon, w kl(p, g) + (1 - w) kl(q, g), g proportional to p^w q^(1-w), in [0, inf].
+
+    `weight` is w, the weight of p, in [0, 1]; it equals w (1 - w) jeffreys + log of sum of p^w q^(1-w), 0 at the ends.
+    @shapes
+    Zero mass: +inf where exactly one of the two has mass, for 0 < w < 1.
+    @errors
+    Source: Nielsen, On the Jensen-Shannon symmetrization of distances relying on abstract means (2019).
+
+    >>> import jax.numpy as jnp, kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.geometric_js(p, q):.4f}")
+    0.1082
+    """
+    p, q = pair_of(column, "geometric_js", p, q, axis, where)
+    w = _check.parameter(f"kljax.{column.name}.geometric_js", "weight", weight, p)
+    inside = (w > 0) & (w < 1)
+    both = divergence(column, rows.jeffreys, p, q)
+    affinity = renyi_of(column, jnp.where(inside, w, 0.5), p, q)
+    w, inside = w[..., 0], inside[..., 0]
+    wide = w * (1 - w) * jnp.where(inside, both, 0)
+    value = wide - jnp.where(inside & (both < jnp.inf), (1 - w) * affinity, 0)
+    return jnp.where((w >= 0) & (w <= 1), jnp.where(jnp.isnan(both), both, value), jnp.nan)

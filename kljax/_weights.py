@@ -1,0 +1,98 @@
+"""Pairs of non-negative weights, each standing for itself over its sum: what `probs` is made of.
+
+The normalisers enter through the difference p - q, not by dividing first, so that vectors whose sums are 1 only up to
+rounding mean what their owner meant. Scaling is by powers of two, which is exact.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from kljax import _num
+from kljax._points import Pair
+
+
+def masses(p: Array) -> Array:
+    """The weights, nan where one is negative, infinite or nan: it then spoils its own row through the sum."""
+    return jnp.where((p >= 0) & (p < jnp.inf), p, jnp.nan)
+
+
+def power_of_two(x: Array) -> Array:
+    return lax.reduce_precision(x, *((11, 0) if x.dtype == jnp.float64 else (8, 0)))
+
+
+def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
+    """The pair from its masses and their accurate difference."""
+    rising = delta <= 0
+    hi, lo = jnp.where(rising, q, p), jnp.where(rising, p, q)
+    gap = jnp.where(lo > 0, _num.divide(delta, hi), jnp.sign(delta))
+    near = jnp.abs(gap) < 2 / 3
+    size = jnp.where(near, _num.log1p(-jnp.where(near, jnp.abs(gap), 0)), jnp.log(_num.divide(lo, hi)))
+    d = jnp.where(rising, size, -size)
+    return Pair(p, q, delta, d, gap, jnp.log(hi), mass)
+
+
+def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """The weights scaled to comparable sums near 1, the sums, and the sum of p - q over that of q."""
+    p, q = masses(p), masses(q)
+    sp, sq, gap = _num.total(p), _num.total(q), _num.total(p - q)
+    unit_p, unit_q = (1 / power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
+    ratio = power_of_two(_num.divide(sp * unit_p, sq * unit_q))
+    unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
+    sp, sq = sp * unit_p, sq * unit_q
+    gap = jnp.where(unit_p == unit_q, gap * unit_p, sp - sq)
+    return p * unit_p, q * unit_q, sp, sq, _num.divide(gap, sq)
+
+
+@jax.custom_jvp
+def pair(p: Array, q: Array) -> Pair:
+    """The two weights, each over its sum."""
+    p, q, sp, sq, excess = _scaled(p, q)
+    delta = _num.divide((p - q) - excess * q, sp)
+    p, q = _num.divide(p, sp), _num.divide(q, sq)
+    # a mass that underflowed in the division is no mass
+    return from_difference(p, q, jnp.where((p == 0) & (q == 0), 0, delta), sp * sq)
+
+
+def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
+    """Derivatives of the share p / sum p and of its logarithm, the latter 0 where there is no mass."""
+    s = _num.total(p)
+    mean = _num.divide(_num.total(dp), s)
+    return _num.divide(dp, s) - share * mean, jnp.where(share > 0, _num.divide(dp, p) - mean, 0)
+
+
+@pair.defjvp
+def _(primals, tangents):
+    value = pair(*primals)
+    (dp, up), (dq, uq) = (
+        _turns(x, share, t) for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
+    )
+    rising = value.gap <= 0
+    hi, dhi = jnp.where(rising, value.q, value.p), jnp.where(rising, dq, dp)
+    dd = jnp.where(jnp.isfinite(value.d) & (hi > 0), up - uq, 0)
+    dgap = _num.divide(dp - dq - value.gap * dhi, hi)
+    return value, Pair(dp, dq, dp - dq, dd, dgap, jnp.where(rising, uq, up), jnp.zeros_like(value.mass))
+
+
+@jax.custom_jvp
+def surprisal(p: Array) -> tuple[Array, Array, Array]:
+    """Shares, -log shares (0 where there is no mass) and the total weight."""
+    p = masses(p)
+    s = _num.total(p)
+    mode = p == jnp.max(p, -1, keepdims=True)
+    share = _num.divide(p, s)
+    rest = _num.divide(_num.total(jnp.where(mode, 0, p)), s)  # what is left beside one large share
+    size = jnp.where(share > 0.5, -_num.log1p(-rest), -jnp.log(jnp.where(share > 0, share, 1)))
+    return share, size, s
+
+
+@surprisal.defjvp
+def _(primals, tangents):
+    value = surprisal(*primals)
+    dp, turn = _turns(primals[0], value[0], tangents[0])
+    return value, (dp, -turn, jnp.zeros_like(value[2]))
+
+
+def pull(a: Array, p: Array, weighted: Array, plain: Array) -> Array:
+    """The gradient in the weights from p h and h = dD/dp, h centred: (h - E_p h) / sum of the weights."""
+    return _num.divide(plain - _num.total(weighted), _num.total(a))
