@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--as", dest="column", choices=("probs", "logits"), default="probs",
                          help="what the numbers are: weights >= 0 (default) or log-weights")  # fmt: skip
     compare.add_argument("--rows", default=",".join(_compare.BRIEF), metavar="NAMES",
-                         help="divergences, a parameter after @: kl,renyi@2 (default: %(default)s)")  # fmt: skip
+                         help="divergences, as in kl,renyi@2,js@0.1 (default: %(default)s)")  # fmt: skip
     compare.add_argument("--where", metavar="FILE", help="mask [K] or [N, K]; outcomes with 0 are deleted")
     compare.add_argument("--temperature", type=float, metavar="T", help="divide both logits by T")
     compare.add_argument("--top", type=int, metavar="N", help="list the N outcomes that add most to kl")

@@ -45,7 +45,8 @@ def _tail(cell: str, name_a: str, a: Array, name_b: str, b: Array, trailing: int
         f"{cell}: {name_a} {a.shape} and {name_b} {b.shape}: leading axes must be equal, or one shape the tail of the "
         f"other (size 1 does not stretch); one {name_b} for all rows has shape ({k},), otherwise broadcast it first"
     )
-    chex.assert_equal_shape_suffix([a, b], both, custom_message=hint)
+    if both:
+        chex.assert_equal_shape_suffix([a, b], both, custom_message=hint)
 
 
 def events(

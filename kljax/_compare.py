@@ -115,7 +115,7 @@ def _cell(column: ModuleType, spec: str) -> Cell:
     if parameter is None or not at:
         if parameter and inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty:
             raise InputError(
-                f"row {spec!r} needs its {parameter}, as in {name}@{max(2 * low, high / 2, 2):.3g}"
+                f"row {spec!r} needs its {parameter}, as in {name}@{min(max(low, 2), high / 2):g}"
             )
         return Cell(function, swapped, None, 0.0)
     try:

@@ -95,8 +95,9 @@ def wasserstein1(
         p, q, placed = (jnp.take_along_axis(x, order, -1) for x in (p, q, placed))
         width = jnp.diff(placed, axis=-1)
     pair = column.pair(p, q)
-    delta = pair.delta - pair.p * _num.total(pair.delta)  # one Newton step for the normaliser
-    moved = jnp.abs(jnp.cumsum(delta, -1)[..., :-1]) * width
+    ahead = _num.running_total(pair.delta)
+    ahead = ahead - jnp.cumsum(pair.p, -1) * ahead[..., -1:]  # one Newton step for the normaliser
+    moved = jnp.abs(ahead[..., :-1]) * width
     return jnp.where(pair.mass > 0, _num.total(moved), jnp.nan * pair.mass)[..., 0]
 
 

@@ -179,6 +179,25 @@ def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     return product, ((ah * bh - product) + ah * bl + al * bh) + al * bl
 
 
+def _two_sum(a, b):
+    """Sums of pairs (rounded, rest): associative up to the rounding of the rests."""
+    s = a[0] + b[0]
+    v = s - a[0]
+    return s, (a[0] - (s - v)) + (b[0] - v) + a[1] + b[1]
+
+
+@jax.custom_jvp
+def running_total(x: Array) -> Array:
+    """The cumulative sum over the last axis, compensated: partial sums that cancel keep their digits."""
+    s, rest = lax.associative_scan(_two_sum, (x, jnp.zeros_like(x)), axis=-1)
+    return s + rest
+
+
+@running_total.defjvp
+def _(primals, tangents):
+    return running_total(*primals), jnp.cumsum(tangents[0], -1)
+
+
 def total(x: Array) -> Array:
     """The sum over the event axis, kept as an axis of size 1."""
     return jnp.sum(x, -1, keepdims=True)

@@ -109,8 +109,13 @@ def points(row: Row, pair: Pair) -> Array:
     hi = jnp.where(rising, pair.q, pair.p)
     power = _power(row, rising, t)
     if power is not None:
+        power = jnp.maximum(power, 0)
         least = jnp.where(power > 0, -_num.exp_limit(t) / jnp.where(power > 0, power, 1), -jnp.inf)
+        whole, mass = t, hi
         t, hi = _cut(pair, hi, t, power, least)
+        # u^-k magnifies the rounding of t by k |t|: the masses still know the ratio, unless one has underflowed
+        slip = _num.divide(jnp.where(rising, pair.p, pair.q), mass) * jnp.exp(-jnp.maximum(whole, -_num.exp_limit(t))) - 1
+        hi = hi * jnp.where((whole < -1) & (jnp.abs(slip) < 1e-3), 1 - power * slip, 1)
     term = _term(row, rising, t, x)
     # support is decided by d, not by masses that may have underflowed: inf even where the larger mass rounds to 0
     return jnp.where(term == jnp.inf, jnp.inf, hi * term)

@@ -233,11 +233,10 @@ def _hockey_tail_r(t, x, gamma):
     return jnp.zeros_like(t + gamma)
 
 
-def _power_plain(t, x, b):  # u - 1 - t (e^(b t) - 1)/(b t), b <= 1/2
+def _power_plain(t, x, b):  # u - 1 - (e^(b t) - 1)/b, b <= 1/2
     near = t > -1
     s = jnp.where(near, t, 0)
-    z = jnp.where(near, -1, jnp.maximum(t, -_FAR))
-    far = jnp.where(t > -jnp.inf, x - z * _num.exp_ratio(b * z), jnp.where(b > 0, 1 / jnp.where(b > 0, b, 1) - 1, jnp.inf))
+    far = x - _num.expm1_over(jnp.where(near, -1, t), b)
     return jnp.where(near, s * s * (_num.exp_remainder(s) - b * _num.exp_remainder(b * s)), far)
 
 
@@ -254,7 +253,7 @@ def _power_swapped(t, x, b):  # u times the above at -t
     return jnp.where(near, (1 + x) * s * s * (_num.exp_remainder(-s) - b * _num.exp_remainder(-b * s)), far)
 
 
-_FAR = 1e4  # stands for -t where e^t is 0 in every precision and t^2 does not overflow
+_FAR = 1e18  # stands for -t at t = -inf: its square does not overflow
 
 
 def _alpha_f(t, x, a):  # (u^a - 1 - a (u - 1)) / (a (a - 1)), with no division by a or by a - 1
