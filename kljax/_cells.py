@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
-from kljax._points import Column, divergence, points
+from kljax._points import Column, Outer, divergence, itself, points
 from kljax.rows import Row
 
 P = ParamSpec("P")
@@ -72,9 +72,9 @@ def pair_of(column: Column, cell: str, p: ArrayLike, q: ArrayLike, axis: int, wh
     return _check.events(f"kljax.{column.name}.{cell}", ("p", "q"), (p, q), axis, where, column.empty)
 
 
-def _row(column: Column, cell: str, row: Row, p, q, axis, where) -> Array:
+def _row(column: Column, cell: str, row: Row, p, q, axis, where, outer: Outer = itself) -> Array:
     p, q = pair_of(column, cell, p, q, axis, where)
-    return divergence(column, with_parameters(column, cell, row, p), p, q)
+    return divergence(column, with_parameters(column, cell, row, p), p, q, outer)
 
 
 def with_parameters(column: Column, cell: str, row: Row, like: Array) -> Row:
@@ -164,7 +164,7 @@ def js_distance(
     >>> print(f"{@column.js_distance(p, q):.4f}")
     0.3190
     """
-    return _num.sqrt(_row(column, "js_distance", rows.js(), p, q, axis, where))
+    return _row(column, "js_distance", rows.js(), p, q, axis, where, _num.root)
 
 
 def scaled_js(
@@ -214,7 +214,7 @@ def hellinger(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, whe
     >>> print(f"{@column.hellinger(p, q):.4f}")
     0.3249
     """
-    return _num.sqrt(_row(column, "hellinger", rows.hellinger_sq, p, q, axis, where))
+    return _row(column, "hellinger", rows.hellinger_sq, p, q, axis, where, _num.root)
 
 
 def chi2(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:

@@ -62,8 +62,7 @@ def fisher_rao(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, wh
     0.9273
     """
     p, q = pair_of(column, "fisher_rao", p, q, axis, where)
-    half = divergence(column, rows.hellinger_sq, p, q) / 2
-    return 4 * jnp.arctan2(_num.sqrt(half), jnp.sqrt(1 - jnp.minimum(half, 0.5)))
+    return divergence(column, rows.hellinger_sq, p, q, _num.angle)
 
 
 def wasserstein1(
@@ -97,8 +96,8 @@ def wasserstein1(
     pair = column.pair(p, q)
     ahead = _num.running_total(pair.delta)
     ahead = ahead - jnp.cumsum(pair.p, -1) * ahead[..., -1:]  # one Newton step for the normaliser
-    moved = jnp.abs(ahead[..., :-1]) * width
-    return jnp.where(pair.mass > 0, _num.total(moved), jnp.nan * pair.mass)[..., 0]
+    moved = _num.magnitude(ahead[..., :-1]) * width
+    return jnp.where(pair.mass > 0, _num.total(moved), jnp.nan)[..., 0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

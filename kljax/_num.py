@@ -145,16 +145,18 @@ def log1p_ratio(x: Array) -> Array:
     return jnp.where(near, 2 * (1 + s * s * atanh_remainder(s)) / (2 + z), jnp.log(1 + f) / f)
 
 
-@jax.custom_jvp
-def sqrt(x: Array) -> Array:
-    """The square root with derivative 0 at 0, so that the root of a divergence is safe at p = q."""
-    return jnp.sqrt(x)
+def root(x: Array) -> tuple[Array, Array]:
+    """The square root and its derivative, 0 at 0, so that the root of a divergence is safe at p = q."""
+    value = jnp.sqrt(x)
+    return value, jnp.where(value > 0, 0.5 / jnp.where(value > 0, value, 1), 0)
 
 
-@sqrt.defjvp
-def _(primals, tangents):
-    root = sqrt(primals[0])
-    return root, tangents[0] * jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+def angle(x: Array) -> tuple[Array, Array]:
+    """4 arcsin(sqrt(x / 2)), the Fisher-Rao distance of a squared Hellinger distance, and its derivative, 0 at 0."""
+    half = jnp.minimum(x, 1) / 2
+    value = 4 * jnp.arctan2(jnp.sqrt(half), jnp.sqrt(1 - half))
+    some = jnp.where(half > 0, half, 0.5)
+    return value, jnp.where(half > 0, 1 / jnp.sqrt(some * (1 - some)), 0)
 
 
 def two_difference(a: Array, b: Array) -> tuple[Array, Array]:
@@ -196,6 +198,11 @@ def running_total(x: Array) -> Array:
 @running_total.defjvp
 def _(primals, tangents):
     return running_total(*primals), jnp.cumsum(tangents[0], -1)
+
+
+def magnitude(x: Array) -> Array:
+    """|x| with derivative 0 at 0."""
+    return jnp.where(x > 0, x, jnp.where(x < 0, -x, jnp.zeros_like(x)))
 
 
 def total(x: Array) -> Array:

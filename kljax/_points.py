@@ -19,6 +19,9 @@ from kljax import _num
 from kljax.rows import Row
 
 
+Outer = Callable[[Array], tuple[Array, Array]]
+
+
 class Pair(NamedTuple):
     """Two distributions over the same outcomes; all `[..., K]` but `mass`, which is `[..., 1]`."""
 
@@ -99,13 +102,18 @@ def _cut(pair: Pair, hi: Array, t: Array, power: Array, least: Array, cap: float
     over = (t < least) & (t > -jnp.inf)
     cut = jnp.where(over, least, t)
     beyond = pair.log_hi + power * jnp.where(over, least - t, 0)
-    return cut, jnp.where(over, jnp.exp(jnp.minimum(beyond, cap)), hi)
+    return cut, jnp.where(over, jnp.exp(jnp.minimum(beyond, cap + power * jnp.where(over, least, 0))), hi)
+
+
+def downhill(pair: Pair, rising: Array) -> tuple[Array, Array]:
+    """t = log u <= 0 and x = u - 1: by a branch, because |d| would turn the derivative around at p = q."""
+    return jnp.where(rising, pair.d, -pair.d), jnp.where(rising, pair.gap, -pair.gap)
 
 
 def points(row: Row, pair: Pair) -> Array:
     """What each outcome adds to D(p, q): >= 0, +inf where the row is infinite without mass on one side."""
     rising = pair.gap <= 0
-    t, x = -jnp.abs(pair.d), -jnp.abs(pair.gap)
+    t, x = downhill(pair, rising)
     hi = jnp.where(rising, pair.q, pair.p)
     power = _power(row, rising, t)
     if power is not None:
@@ -138,8 +146,8 @@ def slope(row: Row, pair: Pair) -> Slope:
     rising, absent = pair.gap <= 0, jnp.isinf(pair.d)
     hi = jnp.where(rising, pair.q, pair.p)
     floor = jnp.minimum(math.log(_num.tiny(hi)) - pair.log_hi, -1)
-    t = jnp.where(absent, floor, -jnp.abs(pair.d))  # a missing mass is finfo.tiny in a derivative
-    x = jnp.where(absent, -1, -jnp.abs(pair.gap))
+    t, x = downhill(pair, rising)
+    t, x = jnp.where(absent, floor, t), jnp.where(absent, -1, x)  # a missing mass is finfo.tiny in a derivative
     edge, edge_slope = _edges(row, rising, t)
     limit, cap = _num.exp_limit(t), _num.log_limit(t)
     power = _power(row, rising, t)
@@ -178,7 +186,8 @@ def centred(row: Row, pair: Pair) -> tuple[Array, Array, Array]:
         reach = row.r(end[0], end[1].astype(pair.p.dtype), *row.args)
         usable = jnp.isfinite(reach)
         reach = jnp.where(usable, reach, 0)
-        tail = row.tails[0](jnp.where(rising, 0, -jnp.abs(pair.d)), -jnp.abs(pair.gap), *row.args)
+        t, x = downhill(pair, rising)
+        tail = row.tails[0](jnp.where(rising, 0, t), x, *row.args)
         rest = jnp.where(rising, reach - given.plain, tail)
         rest_weighted = jnp.where(rising, pair.p * reach - given.weighted, pair.p * jnp.where(rising, 0, tail))
         top = _num.divide(_num.pick(rest_weighted, mode), _num.pick(pair.p, mode))
@@ -188,10 +197,10 @@ def centred(row: Row, pair: Pair) -> tuple[Array, Array, Array]:
     return weighted, plain, given.wild
 
 
-def gradient(column: Column, row: Row, a: Array, pair: Pair) -> Array:
-    """The gradient of D(p, q) in the input a that p was made of."""
+def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float = 1.0) -> Array:
+    """The gradient of D(p, q) in the input a that p was made of, times the outer derivative."""
     weighted, plain, wild = centred(row, pair)
-    return finish(column, a, pair, weighted, plain, wild)
+    return finish(column, a, pair, weighted * scale, plain * scale, wild)
 
 
 def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array) -> Array:
@@ -206,14 +215,21 @@ def is_zero(tangent: Any) -> bool:
     return tangent is None or isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def divergence(column: Column, row: Row, a: Array, b: Array) -> Array:
-    """Sum of `points` over the last axis: nan for a row without any mass."""
+def itself(x: Array) -> tuple[Array, Array]:
+    """No function of a divergence: its value and its derivative."""
+    return x, jnp.ones_like(x)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 4))
+def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itself) -> Array:
+    """Sum of `points` over the last axis, or a function of it: nan for a row without any mass."""
     pair = column.pair(a, b)
-    return jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan)[..., 0]
+    return outer(jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan))[0][..., 0]
 
 
-def tangent_of(column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, dargs: Any = ()) -> Array:
+def tangent_of(
+    column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
+) -> Array:
     """The derivative of `divergence`; sides whose tangent is symbolically zero cost nothing.
 
     Recomputed from the arguments, which are thus all that reverse mode keeps.
@@ -224,22 +240,24 @@ def tangent_of(column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, d
     def tangent(row, a, b, *given):
         steps = iter(given)
         pair = column.pair(a, b)
+        scale = 1.0 if outer is itself else outer(_num.total(points(row, pair)))[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):
-            result += jnp.sum(gradient(column, row, a, pair) * next(steps), -1)
+            result += jnp.sum(gradient(column, row, a, pair, scale) * next(steps), -1)
         if not is_zero(db):
-            result += jnp.sum(gradient(column, mirror(row), b, pair.swap()) * next(steps), -1)
+            result += jnp.sum(gradient(column, mirror(row), b, pair.swap(), scale) * next(steps), -1)
         if turning:
             step = tuple(jnp.zeros_like(v) if is_zero(d) else next(steps) for v, d in zip(row.args, dargs, strict=True))
             turn = jax.jvp(lambda *args: points(_with(row, args), pair), row.args, step)[1]
-            result += jnp.where(pair.mass > 0, _num.total(jnp.where(jnp.isfinite(turn), turn, 0)), 0)[..., 0]
+            result += jnp.where(pair.mass > 0, _num.total(jnp.where(jnp.isfinite(turn), turn, 0)) * scale, 0)[..., 0]
         return result
 
     return tangent(row, a, b, *(d for d in (da, db, *dargs) if not is_zero(d)))
 
 
-def _divergence_jvp(column, primals, tangents):
-    return divergence(column, *primals), tangent_of(column, *primals, *tangents[1:], tangents[0].args)
+def _divergence_jvp(column, outer, primals, tangents):
+    turned = tangent_of(column, *primals, *tangents[1:], tangents[0].args, outer)
+    return divergence(column, *primals, outer), turned
 
 
 divergence.defjvp(_divergence_jvp, symbolic_zeros=True)

@@ -64,12 +64,12 @@ def _sum(order: Array, pair: Pair) -> _Sum:
     return _Sum(near | one, jnp.where(one, 0, excess), log, jnp.where(order >= 0, value, jnp.nan))
 
 
-def _slopes(order: Array, pair: Pair, s: _Sum, first: bool) -> tuple[Array, Array, Array]:
+def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tuple[Array, Array, Array]:
     """(p h, h, wild) for the first argument, or for the second of the swapped pair."""
     a = jnp.where(order == jnp.inf, 2, order)
     row = rows.tsallis(a)
     weighted, plain, wild = centred(row if first else mirror(row), pair)
-    scale = 1 / (1 + s.excess)
+    scale = times / (1 + s.excess)
     oriented = pair if first else pair.swap()
     stuck = s.value == jnp.inf
     terms = _exponents(a, oriented, stuck)
@@ -85,7 +85,7 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool) -> tuple[Array, Arra
     share = jnp.where(unbounded, jnp.where(top & (pair.p == 0), 1, pair.p * mean), share)
     relative = jnp.where(unbounded, mean, relative)
     off_one = jnp.where(a == 1, 2, a)
-    factor = jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a)
+    factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
     wild = jnp.where(s.near, wild, jnp.isinf(pair.d) & (stuck | (power < 0)))
     return (
         jnp.where(s.near, weighted * scale, factor * (share - pair.p)),
@@ -94,14 +94,14 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool) -> tuple[Array, Arra
     )
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def renyi_of(column: Column, order: Array, a: Array, b: Array) -> Array:
-    """The Renyi divergence of checked inputs; `order` is `[..., 1]`."""
+@partial(jax.custom_jvp, nondiff_argnums=(0, 4))
+def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.0) -> Array:
+    """The Renyi divergence of checked inputs, times `share`; `order` is `[..., 1]`."""
     pair = column.pair(a, b)
-    return jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
+    return share * jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
 
 
-def _renyi_jvp(column, primals, tangents):
+def _renyi_jvp(column, share, primals, tangents):
     given = [t for t in tangents if not is_zero(t)]
 
     @partial(jax.checkpoint, prevent_cse=False)
@@ -112,15 +112,15 @@ def _renyi_jvp(column, primals, tangents):
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             turn = jax.jvp(lambda v: _sum(v, pair).value, (order,), (next(steps),))[1]
-            result += jnp.where(jnp.isfinite(turn) & (pair.mass > 0), turn, 0)[..., 0]
+            result += share * jnp.where(jnp.isfinite(turn) & (pair.mass > 0), turn, 0)[..., 0]
         if not is_zero(tangents[1]):
-            result += jnp.sum(finish(column, a, pair, *_slopes(order, pair, s, True)) * next(steps), -1)
+            result += jnp.sum(finish(column, a, pair, *_slopes(order, pair, s, True, share)) * next(steps), -1)
         if not is_zero(tangents[2]):
             swapped = pair.swap()
-            result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False)) * next(steps), -1)
+            result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False, share)) * next(steps), -1)
         return result
 
-    return renyi_of(column, *primals), tangent(*primals, *given)
+    return renyi_of(column, *primals, share), tangent(*primals, *given)
 
 
 renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)
@@ -162,7 +162,7 @@ def bhattacharyya(
     0.1116
     """
     p, q = pair_of(column, "bhattacharyya", p, q, axis, where)
-    return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q) / 2
+    return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q, 0.5)
 
 
 def geometric_js(

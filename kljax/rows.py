@@ -19,10 +19,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from kljax import _num
+from kljax import _convex, _num
 
 Term = Callable[..., Array]
 
@@ -294,11 +293,11 @@ def _tsallis_r(t, x, a):
 
 
 def _tsallis_df(t, x, a):
-    return a * _alpha_df(t, x, a)
+    return jnp.where(a > 0, a * _alpha_df(t, x, a), 0)  # at a = 0 the slope itself may be infinite
 
 
 def _tsallis_dr(t, x, a):
-    return a * _alpha_dr(t, x, a)
+    return jnp.where(a > 0, a * _alpha_dr(t, x, a), 0)
 
 
 def _tsallis_tail_f(t, x, a):
@@ -368,38 +367,4 @@ def from_convex(f: Callable[[Array], Array], *, at_zero: float, slope_at_infinit
     0.5108 0.5108
     """
 
-    def d1(u):
-        return jax.jvp(f, (u,), (jnp.ones_like(u),))[1]
-
-    def d2(u):
-        return jax.jvp(d1, (u,), (jnp.ones_like(u),))[1]
-
-    def integral(y, weight):  # of weight(s, 1 + s y) f''(1 + s y) over s in [0, 1]
-        nodes, weights = np.polynomial.legendre.leggauss(12)
-        points = [((1 + float(s)) / 2, float(w) / 2) for s, w in zip(nodes, weights, strict=True)]
-        return sum(w * weight(s, 1 + s * y) * d2(1 + s * y) for s, w in points)
-
-    def split(t, x, near, far, limit):  # far sees 1/2 where it does not count: f need not be finite elsewhere
-        close, here = x > -0.5, t > -jnp.inf
-        v = jnp.where(close | ~here, 0.5, jnp.maximum(jnp.exp(t), _num.tiny(t)))
-        one = jnp.ones_like(v)
-        value = jnp.where(close, near(jnp.where(close, x, 0)), far(v, f(one), d1(one)))
-        return jnp.where(here, value, limit(f(one), d1(one)))
-
-    def term(t, x):
-        near = lambda x: x * x * integral(x, lambda s, u: 1 - s)  # noqa: E731
-        return split(t, x, near, lambda u, c, s: f(u) - c - s * (u - 1), lambda c, s: at_zero - c + s)
-
-    def mirror(t, x):
-        near = lambda x: x * x / (1 + x) * integral(-x / (1 + x), lambda s, u: 1 - s)  # noqa: E731
-        return split(t, x, near, lambda u, c, s: u * (f(1 / u) - c) - s * (1 - u), lambda c, s: slope_at_infinity - s)
-
-    def slope(t, x):
-        near = lambda x: x * integral(x, lambda s, u: 1)  # noqa: E731
-        return split(t, x, near, lambda u, c, s: d1(u) - s, lambda c, s: -jnp.inf)
-
-    def mirror_slope(t, x):
-        near = lambda x: x / (1 + x) * integral(-x / (1 + x), lambda s, u: u)  # noqa: E731
-        return split(t, x, near, lambda u, c, s: f(1 / u) - c + s - d1(1 / u) / u, lambda c, s: -jnp.inf)
-
-    return Row(term, mirror, slope, mirror_slope)
+    return Row(*_convex.terms(f, at_zero, slope_at_infinity))
