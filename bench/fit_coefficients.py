@@ -39,5 +39,7 @@ if __name__ == "__main__":
     ]:
         for bits, target in [(32, mp.mpf(2) ** -27), (64, mp.mpf(2) ** -53)]:
             coefficients, worst = fit(function, low, high, target)
-            print(f"# {name} float{bits}: {len(coefficients)} terms, worst relative error 2^{float(mp.log(worst, 2)):.1f}")
+            print(
+                f"# {name} float{bits}: {len(coefficients)} terms, worst relative error 2^{float(mp.log(worst, 2)):.1f}"
+            )
             print("(" + ", ".join(repr(float(c)) for c in coefficients) + "),")

@@ -130,7 +130,13 @@ def jeffreys(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, wher
 
 
 def js(
-    column: Column, p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, axis: int = -1, where: ArrayLike | None = None
+    column: Column,
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    weight: ArrayLike = 0.5,
+    axis: int = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     """Jensen-Shannon divergence, w kl(p, m) + (1 - w) kl(q, m), m = w p + (1 - w) q, in [0, H(w)].
 
@@ -149,9 +155,7 @@ def js(
     return _row(column, "js", rows.js(weight), p, q, axis, where)
 
 
-def js_distance(
-    column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
-) -> Array:
+def js_distance(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:
     """Jensen-Shannon distance, the square root of js at weight 1/2, in [0, sqrt(log 2)]: a metric.
 
     @shapes

@@ -26,7 +26,9 @@ def wide(*arrays: ArrayLike) -> list[Array]:
 def _last(cell: str, name: str, a: Array, axis: int) -> Array:
     """`a` with its event axis last; the only axis of a vector is its event axis."""
     hint = f"{cell}: {name} {a.shape}: needs an event axis; one distribution over K outcomes has shape (K,)"
-    chex.assert_axis_dimension_gt(a, -1, 0, custom_message=hint) if a.ndim else chex.assert_rank(a, 1, custom_message=hint)
+    chex.assert_axis_dimension_gt(a, -1, 0, custom_message=hint) if a.ndim else chex.assert_rank(
+        a, 1, custom_message=hint
+    )
     if a.ndim > 1:
         hint = f"{cell}: {name} {a.shape}: axis={axis} is not one of its axes; pass -{a.ndim} <= axis < {a.ndim}"
         chex.assert_equal(-a.ndim <= axis < a.ndim, True, custom_message=hint)

@@ -114,9 +114,7 @@ def _cell(column: ModuleType, spec: str) -> Cell:
         raise InputError(f"row {spec!r}: {name} has no parameter")
     if parameter is None or not at:
         if parameter and inspect.signature(function).parameters[parameter].default is inspect.Parameter.empty:
-            raise InputError(
-                f"row {spec!r} needs its {parameter}, as in {name}@{min(max(low, 2), high / 2):g}"
-            )
+            raise InputError(f"row {spec!r} needs its {parameter}, as in {name}@{min(max(low, 2), high / 2):g}")
         return Cell(function, swapped, None, 0.0)
     try:
         value = float(text)
@@ -238,9 +236,7 @@ def _readers(p: Rows, q: Rows, where: Rows | None, count: int) -> list[Callable[
         wrong = np.argwhere((block != 0) & (block != 1))
         if len(wrong):
             place = f"column {wrong[0][1]} holds {block[tuple(wrong[0])]}"
-            raise InputError(
-                f"{where.name if where else 'where'}: {place}; a mask holds 0 and 1 (False and True)"
-            )
+            raise InputError(f"{where.name if where else 'where'}: {place}; a mask holds 0 and 1 (False and True)")
         return block != 0
 
     return [reader(p, number), reader(q, number), reader(where, mask)]

@@ -287,9 +287,7 @@ def _open_csv(file: str, key: str | None) -> Rows:
     fields = _fields(first)
     begin = _header_end(file, fields)
     count, outcomes = sum(1 for _ in _lines(file, begin)), len(fields)
-    offsets = {
-        0: begin
-    }  # row -> where it begins: blocks are read in order, each from where the last one ended
+    offsets = {0: begin}  # row -> where it begins: blocks are read in order, each from where the last one ended
 
     def read(start, stop):
         row = max(known for known in offsets if known <= start)
@@ -327,9 +325,7 @@ def _header_end(file: str, fields: list[str]) -> int:
     if len(fields) > 1 and fields[0] == "" and "" not in fields[1:]:
         raise InputError(f"{file}: line 1: the first column has no name: an index? Write it with index=False")
     if len(fields) > 2 and fields == [str(i) for i in range(len(fields))]:
-        raise InputError(
-            f"{file}: line 1 reads 0,1,2,...: delete it if it is a header, else name the columns"
-        )
+        raise InputError(f"{file}: line 1 reads 0,1,2,...: delete it if it is a header, else name the columns")
     if not any(numbers):
         return next(_lines(file, 0))[0]
     return 0

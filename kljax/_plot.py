@@ -56,9 +56,7 @@ def _plain(axes: Any, title: str) -> None:
 
 def _histogram(axes: Any, name: str, values: np.ndarray, found: Any) -> None:
     zero = int(np.count_nonzero(values == 0))
-    notes = [
-        f"{count:,} {what}" for count, what in ((zero, "exactly 0"), (found.infinite, "infinite")) if count
-    ]
+    notes = [f"{count:,} {what}" for count, what in ((zero, "exactly 0"), (found.infinite, "infinite")) if count]
     _plain(axes, f"{name}  (not drawn: {', '.join(notes)})" if notes else name)
     drawn = values.size - zero - found.infinite
     if not drawn:

@@ -18,7 +18,6 @@ from jax import Array
 from kljax import _num
 from kljax.rows import Row
 
-
 Outer = Callable[[Array], tuple[Array, Array]]
 
 
@@ -80,7 +79,9 @@ def _(primals, tangents):
     finite = jnp.isfinite(t)
     along = jnp.where(finite, ratio * jnp.where(finite, slope, 0), 0) * tangents[2]
     if row.args:
-        values, turn = jax.jvp(lambda *args: _both(_with(row, args), ("f", "r"), rising, t, x), row.args, tangents[0].args)
+        values, turn = jax.jvp(
+            lambda *args: _both(_with(row, args), ("f", "r"), rising, t, x), row.args, tangents[0].args
+        )
         return values, along + jnp.where(jnp.isfinite(values) & jnp.isfinite(turn), turn, 0)
     return _term(*primals), along
 
@@ -122,7 +123,9 @@ def points(row: Row, pair: Pair) -> Array:
         whole, mass = t, hi
         t, hi = _cut(pair, hi, t, power, least)
         # u^-k magnifies the rounding of t by k |t|: the masses still know the ratio, unless one has underflowed
-        slip = _num.divide(jnp.where(rising, pair.p, pair.q), mass) * jnp.exp(-jnp.maximum(whole, -_num.exp_limit(t))) - 1
+        slip = (
+            _num.divide(jnp.where(rising, pair.p, pair.q), mass) * jnp.exp(-jnp.maximum(whole, -_num.exp_limit(t))) - 1
+        )
         hi = hi * jnp.where((whole < -1) & (jnp.abs(slip) < 1e-3), 1 - power * slip, 1)
     term = _term(row, rising, t, x)
     # support is decided by d, not by masses that may have underflowed: inf even where the larger mass rounds to 0
@@ -182,7 +185,10 @@ def centred(row: Row, pair: Pair) -> tuple[Array, Array, Array]:
     plain = given.plain - top
     if row.tails is not None:
         # almost disjoint: every slope is near its limit f'(inf), so the distances to the limit are subtracted instead
-        rising, end = pair.gap <= 0, (jnp.full((1,) * pair.p.ndim, -jnp.inf, pair.p.dtype), -jnp.ones((1,) * pair.p.ndim))
+        rising, end = (
+            pair.gap <= 0,
+            (jnp.full((1,) * pair.p.ndim, -jnp.inf, pair.p.dtype), -jnp.ones((1,) * pair.p.ndim)),
+        )
         reach = row.r(end[0], end[1].astype(pair.p.dtype), *row.args)
         usable = jnp.isfinite(reach)
         reach = jnp.where(usable, reach, 0)

@@ -166,7 +166,13 @@ def bhattacharyya(
 
 
 def geometric_js(
-    column: Column, p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, axis: int = -1, where: ArrayLike | None = None
+    column: Column,
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    weight: ArrayLike = 0.5,
+    axis: int = -1,
+    where: ArrayLike | None = None,
 ) -> Array:
     """Geometric Jensen-Shannon, w kl(p, g) + (1 - w) kl(q, g), g proportional to p^w q^(1-w), in [0, inf].
 

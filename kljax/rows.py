@@ -273,7 +273,9 @@ def _alpha_dr(t, x, a):
 
 
 def _alpha_tail_f(t, x, a):
-    return jnp.where(a < 1, jnp.exp((1 - a) * t) / jnp.where(a < 1, 1 - a, 1), jnp.inf)
+    finite = t > -jnp.inf
+    power = jnp.where(finite, jnp.exp((1 - a) * jnp.where(finite, t, 0)), 0)
+    return jnp.where(a < 1, power / jnp.where(a < 1, 1 - a, 1), jnp.inf)
 
 
 def _alpha_tail_r(t, x, a):
@@ -305,7 +307,7 @@ def _tsallis_tail_f(t, x, a):
 
 
 def _tsallis_tail_r(t, x, a):  # a times the tail of alpha's r, which divides by a
-    return jnp.exp(a * t)
+    return jnp.where(t > -jnp.inf, jnp.exp(a * jnp.where(t > -jnp.inf, t, 0)), 0)
 
 
 _js_f, _js_r = _weighted(_skew), _weighted(_flip(_skew))
@@ -366,5 +368,4 @@ def from_convex(f: Callable[[Array], Array], *, at_zero: float, slope_at_infinit
     >>> print(f"{kljax.probs.f_divergence(p, q, row=row):.4f} {kljax.probs.kl(p, q):.4f}")
     0.5108 0.5108
     """
-
     return Row(*_convex.terms(f, at_zero, slope_at_infinity))

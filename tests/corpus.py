@@ -224,7 +224,13 @@ def _long_condition(column, name, index, options, dtype, value):
     """The condition number of a long case, for which `truths` has no gradient: worked out only where it is asked for."""
     case = cases(column)[index]
     slopes = oracles.gradients(column, name, _pair(column, index, dtype, True), **options)
-    terms = [abs(float(x)) * abs(g) for xs, gs in zip((case.p, case.q), slopes, strict=True) if gs for x, g in zip(xs, gs, strict=True) if g]
+    terms = [
+        abs(float(x)) * abs(g)
+        for xs, gs in zip((case.p, case.q), slopes, strict=True)
+        if gs
+        for x, g in zip(xs, gs, strict=True)
+        if g
+    ]
     return float(sum(terms) / abs(value))
 
 
@@ -256,7 +262,9 @@ def _judge(column, name, dtype, options, results):
         wrong = accuracy.norm_errors(got, accuracy.Exact(*(np.nan_to_num(s) for s in slope)), dtype)
         exact = np.array([case.equal for case in cases(column)]) & (name not in (*matrix.ONE, "cross_entropy"))
         wrong = np.where(exact & np.any(got != 0, -1), np.inf, wrong)
-        wrong = np.where(known & (measured | np.isinf(wrong)), wrong, np.where(np.isfinite(got).all(-1), np.nan, np.inf))
+        wrong = np.where(
+            known & (measured | np.isinf(wrong)), wrong, np.where(np.isfinite(got).all(-1), np.nan, np.inf)
+        )
         parts.append(Errors("gradient", text, wrong, allowed))
     parts.append(Errors("tangent", text, _tangents(column, tangent, slopes, measured, dtype), allowed))
     parts += _seconds(column, name, dtype, options, seconds)
@@ -265,7 +273,9 @@ def _judge(column, name, dtype, options, results):
 
 def _tangents(column, got, slopes, measured, dtype):
     steps = stacked(column)[2:]
-    terms = [s.astype(np.longdouble) * (g.high + g.low.astype(np.longdouble)) for s, g in zip(steps, slopes, strict=True)]
+    terms = [
+        s.astype(np.longdouble) * (g.high + g.low.astype(np.longdouble)) for s, g in zip(steps, slopes, strict=True)
+    ]
     with np.errstate(invalid="ignore", divide="ignore"):
         true, size = sum(t.sum(-1) for t in terms), sum(np.abs(t).sum(-1) for t in terms)
         wrong = np.where(size > accuracy.SHORTEST, np.abs(got - true) / size / np.finfo(dtype).eps, 0)

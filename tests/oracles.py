@@ -215,7 +215,9 @@ def _renyi(x, order):
         u = [p / q if q > 0 else INF for p, q in zip(x.p, x.q, strict=True)]
         top = max(u)
         at = [mp.mpf(v == top) / u.count(top) for v in u]
-        over = ([s * t / v if v > 0 else mp.mpf(0) for t, v in zip(at, y, strict=True)] for s, y in ((1, x.p), (-1, x.q)))
+        over = (
+            [s * t / v if v > 0 else mp.mpf(0) for t, v in zip(at, y, strict=True)] for s, y in ((1, x.p), (-1, x.q))
+        )
         return mp.log(top), *(over if full else (None, None))
     s, over_p, over_q = _power_sum(x, a)
     value = mp.log(s) / (a - 1) if s > 0 else INF
@@ -336,7 +338,10 @@ def second(column, cell, p, q, vp, vq, **options):
     with mp.workdps(160):
         step, sides = mp.mpf(10) ** -40, []
         for sign in (1, -1):
-            moved = ([mp.mpf(float(a)) + sign * step * mp.mpf(float(v)) for a, v in zip(*y, strict=True)] for y in ((p, vp), (q, vq)))
+            moved = (
+                [mp.mpf(float(a)) + sign * step * mp.mpf(float(v)) for a, v in zip(*y, strict=True)]
+                for y in ((p, vp), (q, vq))
+            )
             sides.append(gradients(column, cell, pair(column, *moved, digits=160), **options))
         return tuple(
             [(a - b) / (2 * step) for a, b in zip(up, down, strict=True)] if up and down else None

@@ -318,10 +318,7 @@ def test_bad_csv(files, capsys, text, message):
 
 
 def test_the_command_prints_a_table_and_writes_json(files, capsys):
-    assert (
-        main(["compare", "p.npy", "q.npy", "--as", "logits", "--rows", "kl,js,js@0.1", "--json", "r.json"])
-        == 0
-    )
+    assert main(["compare", "p.npy", "q.npy", "--as", "logits", "--rows", "kl,js,js@0.1", "--json", "r.json"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and "same top outcome" in out and re.search(r"\d kB in \d+\.\d\d s: .*/s\n$", out)
     lines = [line for line in out.splitlines() if line.split()[:1] in (["kl"], ["js"], ["js@0.1"])]

@@ -66,8 +66,12 @@ def _js_many(column, p, weights):
         rows = [oracles.pair(column, row, row).p for row in p]
         kept = [oracles.pair(column, row, row).kept for row in p]
         full = [dict(zip(k, row, strict=True)) for k, row in zip(kept, rows, strict=True)]
-        m = [mp.fsum(v * row.get(i, 0) for v, row in zip(w, full, strict=True)) / mp.fsum(w) for i in range(p.shape[-1])]
-        return mp.fsum(v * x * mp.log(x / m[i]) for v, row in zip(w, full, strict=True) for i, x in row.items()) / mp.fsum(w)
+        m = [
+            mp.fsum(v * row.get(i, 0) for v, row in zip(w, full, strict=True)) / mp.fsum(w) for i in range(p.shape[-1])
+        ]
+        return mp.fsum(
+            v * x * mp.log(x / m[i]) for v, row in zip(w, full, strict=True) for i, x in row.items()
+        ) / mp.fsum(w)
 
 
 @pytest.mark.parametrize("case", _cases("joint"), ids=lambda case: case["id"])
