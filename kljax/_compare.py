@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import probs
+from kljax import _check, probs
 from kljax import rows as row_table
 from kljax._files import InputError, Rows, arrays_as_rows
 from kljax._report import Report, Support, bounds, statistics, storage, top_outcomes
@@ -301,7 +301,7 @@ def _one_sided(p, q, where, *, column: ModuleType) -> tuple[Array, Array, Array]
     sides, shares = [], []
     for x, side in ((p, in_p & ~in_q), (q, in_q & ~in_p)):
         side = side if where is None else side & where
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = _check.wide(x)[0]
         mass = x if column is probs else jax.nn.softmax(x, -1, where=where)
         sides.append(side)
         shares.append(jnp.sum(mass, -1, where=side) / jnp.sum(mass, -1, where=where))

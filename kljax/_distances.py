@@ -158,7 +158,7 @@ def js_many(
     axis: int = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    """Generalised Jensen-Shannon divergence of N distributions, sum of w_i kl(p_i, m), m = sum of w_i p_i, in [0, log N].
+    """Jensen-Shannon divergence of N distributions, sum of w_i kl(p_i, m), m = sum of w_i p_i, in [0, log N].
 
     Shapes: p `[..., N, K] -> [...]`, in nats; `over` is the axis of the N distributions and `axis` that of the events;
     `weights` `[N]`, non-negative, are divided by their sum, equal unless given; a weight of 0 removes its distribution.

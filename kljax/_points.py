@@ -1,9 +1,9 @@
 """The engine: a row applied to a pair of distributions, outcome by outcome, and its derivatives in closed form.
 
 A column hands over a `Pair`, the two views of each ratio that rows want; everything here is the same for every column
-and every row. Values are sums of terms >= 0. Gradients use the rows' own slopes, because autodiff of the stable forms is
-not stable, and are centred at the mode of the distribution they belong to: a constant in the slope changes nothing
-(masses sum to one), and with the slope of the mode as that constant a peaked row keeps the digits of its other outcomes.
+and every row. Values are sums of terms >= 0. Gradients use the rows' own slopes, because autodiff of the stable forms
+is not stable, and are centred at the mode of the distribution they belong to: a constant in the slope changes nothing,
+as masses sum to one, and with the mode's own slope as that constant a peaked row keeps the digits of the others.
 """
 
 import math
@@ -49,7 +49,7 @@ class Column(NamedTuple):
 
 def mirror(row: Row) -> Row:
     """The row of D(q, p)."""
-    tails = row.tails and row.tails[::-1]
+    tails = row.tails and (row.tails[1], row.tails[0])
     growth = row.growth and partial(_mirrored, row.growth)
     return Row(row.r, row.f, row.dr, row.df, row.args, tails, growth)
 

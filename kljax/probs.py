@@ -87,8 +87,8 @@ def _independent(joint: Array):
     both, both_rest = _num.two_product(jnp.broadcast_to(row, p.shape), jnp.broadcast_to(col, p.shape))
     delta = _num.divide((ours - both) + (ours_rest - both_rest), total * total)
     shares = (_num.divide(p, total), _num.divide(both, total * total), delta)
-    flat = (x.reshape(*x.shape[:-2], -1) for x in shares)
-    return _weights.from_difference(*flat, total[..., 0])
+    share, product, delta = (x.reshape(*x.shape[:-2], -1) for x in shares)
+    return _weights.from_difference(share, product, delta, total[..., 0])
 
 
 @jax.custom_jvp

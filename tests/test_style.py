@@ -1,0 +1,48 @@
+"""The rules of the house, read off the source."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kljax
+
+FOLDER = Path(kljax.__file__).parent
+FILES = sorted(FOLDER.glob("*.py"))
+CELLS = [getattr(m, n) for m in (kljax.probs, kljax.logits) for n in m.__all__ if n not in ("TopK", "top_k", "coarsen")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_files_and_functions_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{node.name}: {length} lines"
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_arguments(cell):
+    parameters = inspect.signature(cell).parameters
+    assert list(parameters)[0] in ("p", "joint")
+    for parameter in parameters.values():
+        assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        keyword = parameter.kind is parameter.KEYWORD_ONLY
+        assert keyword == (parameter.name not in ("p", "q", "joint")), parameter
+    known = "p q joint axis axes where order weight weights gamma row over positions".split()
+    assert set(parameters) <= set(known)
+
+
+@pytest.mark.parametrize(("name", "owner"), [("chex", "_check.py"), ("optax", "_fit.py")])
+def test_one_file_imports_each(name, owner):
+    users = {p.name for p in FILES if f"import {name}" in p.read_text()}
+    assert users == {owner}
+
+
+def test_importing_starts_no_backend():
+    code = "import sys, kljax; from jax._src import xla_bridge as b; sys.exit(bool(b._backends) + ('optax' in sys.modules))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)

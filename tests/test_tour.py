@@ -1,0 +1,61 @@
+"""The tour: its parts in isolation, and one whole run."""
+
+import importlib.util
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kljax import _fit, _tour, _tour_model
+
+
+def test_rounding_is_within_half_a_step_and_keeps_what_is_on_the_grid():
+    x = np.random.default_rng(0).normal(size=(4, 96)).astype(np.float32)
+    once = np.asarray(_tour_model.round_groups(jnp.asarray(x), 4))
+    step = np.abs(x.reshape(4, 3, 32)).max(-1, keepdims=True) / 7
+    eps = np.finfo(np.float32).eps
+    assert (np.abs(once - x).reshape(4, 3, 32) <= step / 2 * (1 + 8 * eps)).all()
+    assert len(np.unique(np.round(once.reshape(4, 3, 32) / step))) <= 15
+
+
+def test_minimise_reaches_the_optimum():
+    target = np.array([1.0, -2.0, 3.0], np.float32)
+    params, losses = _fit.minimise(lambda x: jnp.square(x - target).sum(), jnp.zeros(3), steps=400, learning_rate=0.1)
+    assert len(losses) == 400 and losses[-1] < 1e-8 < losses[0]
+    assert np.abs(np.asarray(params) - target).max() < 1e-3
+
+
+def test_minimise_names_the_step_of_a_loss_that_is_not_finite():
+    with pytest.raises(FloatingPointError, match="step 0"):
+        _fit.minimise(lambda x: jnp.log(x).sum(), -jnp.ones(2), steps=3, learning_rate=0.1)
+
+
+@pytest.mark.smoke
+def test_a_missing_extra_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert _tour.run() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "pip install" in err
+
+
+@pytest.mark.smoke
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    assert _tour.run(out=str(tmp_path / "none" / "x.png")) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "cannot be written" in err
+
+
+@pytest.mark.slow
+@pytest.mark.lenient
+def test_the_whole_tour(tmp_path, capsys):
+    picture = tmp_path / "tour.png"
+    printed = []
+    for _ in range(2):
+        assert _tour.run(seed=3, out=str(picture)) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and picture.read_bytes().startswith(b"\x89PNG")
+    lines = [line.split() for line in printed[0].splitlines()]
+    kl = [float(line[2]) for line in lines if line[1:2] == ["bits"]]
+    assert len(kl) == len(_tour.BITS) and kl == sorted(kl)
+    before, after = (float(next(x for x in lines if x[:1] == ["held-out"])[i]) for i in (2, 4))
+    assert after < before
