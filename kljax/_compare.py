@@ -279,7 +279,7 @@ def _values(p, q, where, temperature, *, cells: tuple[Cell, ...]) -> Array:
 
 
 def _tempered(x: Array, temperature: Array | None) -> Array:
-    return x if temperature is None else x.astype(jnp.promote_types(x.dtype, jnp.float32)) / temperature
+    return x if temperature is None else _check.wide(x)[0] / temperature
 
 
 def _same_top(p: np.ndarray, q: np.ndarray, where: np.ndarray | None) -> int:
@@ -295,7 +295,8 @@ def _one_sided(p, q, where, *, column: ModuleType) -> tuple[Array, Array, Array]
     """Mass of p where q has none and the reverse: which rows [2, B], which outcomes [2, K], how much [2, B]."""
     # users may forbid implicit rank promotion, so the one shape is said aloud
     shape = np.broadcast_shapes(p.shape, q.shape)
-    p, q, where = (x if x is None else jnp.broadcast_to(x, shape) for x in (p, q, where))
+    p, q = (jnp.broadcast_to(x, shape) for x in (p, q))
+    where = where if where is None else jnp.broadcast_to(where, shape)
     nothing = 0.0 if column is probs else -jnp.inf
     in_p, in_q = p > nothing, q > nothing
     sides, shares = [], []

@@ -262,8 +262,8 @@ def tangent_of(
 
 
 def _divergence_jvp(column, outer, primals, tangents):
-    turned = tangent_of(column, *primals, *tangents[1:], tangents[0].args, outer)
-    return divergence(column, *primals, outer), turned
+    (row, a, b), (drow, da, db) = primals, tangents
+    return divergence(column, row, a, b, outer), tangent_of(column, row, a, b, da, db, drow.args, outer)
 
 
 divergence.defjvp(_divergence_jvp, symbolic_zeros=True)

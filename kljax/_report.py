@@ -130,8 +130,9 @@ def statistics(values: np.ndarray, spill: int) -> Statistics:
     mean = sum(float(chunk.sum()) for chunk in _chunks(finite)) / count if count else math.nan
     squares = sum(float(np.square(chunk - mean).sum()) for chunk in _chunks(finite))
     stderr = math.sqrt(squares / (count - 1) / count) if count > 1 else math.nan
-    at = [_percentile(ordered, share) for share in (0.5, 0.9, 0.99, 0.999)]
-    return Statistics(mean, stderr, *at, float(ordered[-1]), int(np.argmax(values)), int(values.size - count))
+    median, p90, p99, p999 = (_percentile(ordered, share) for share in (0.5, 0.9, 0.99, 0.999))
+    infinite, largest = int(values.size - count), float(ordered[-1])
+    return Statistics(mean, stderr, median, p90, p99, p999, largest, int(np.argmax(values)), infinite)
 
 
 def _percentile(ordered: np.ndarray, share: float) -> float:

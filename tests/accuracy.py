@@ -51,7 +51,7 @@ def _difference(got: np.ndarray, true: Exact) -> np.ndarray:
 def value_errors(got, true: Exact, dtype, *, absolute: bool = False) -> np.ndarray:
     """Relative errors in eps (absolute ones if asked), inf for a nan, a negative number or a wrong inf or 0.
 
-    Beyond the largest number the true answer is inf; below SMALLEST normal numbers any answer as small as that is right.
+    Beyond the largest number the true answer is inf; below SMALLEST normal numbers any answer as small is right.
     """
     got, info = np.asarray(got, np.float64), np.finfo(dtype)
     small, large = SMALLEST * float(info.tiny), float(info.max)

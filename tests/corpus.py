@@ -176,7 +176,7 @@ def true_value(column, name, index, options, dtype):
 def truths(column: str, name: str, options: tuple, dtype: str):
     """Values [N], gradients 2 x [N, PADDED] (nan where unknown) and condition numbers [N] of every case."""
     values, known = [], [[], []]
-    for i, case in enumerate(cases(column)):
+    for i in range(len(cases(column))):
         values.append(true_value(column, name, i, dict(options), dtype))
         for side, gradient in zip(known, _true_gradients(column, name, i, dict(options), dtype), strict=True):
             side.append(gradient)
@@ -221,7 +221,7 @@ def _condition(column, values, gradients):
 
 
 def _long_condition(column, name, index, options, dtype, value):
-    """The condition number of a long case, for which `truths` has no gradient: worked out only where it is asked for."""
+    """The condition number of a long case, for which `truths` has no gradient: worked out where it is asked for."""
     case = cases(column)[index]
     slopes = oracles.gradients(column, name, _pair(column, index, dtype, True), **options)
     terms = [
@@ -248,7 +248,7 @@ def measure(column: str, name: str, dtype: str) -> list[Errors]:
 def _judge(column, name, dtype, options, results):
     value, tangent, gradients, seconds = results
     true, slopes, kappa = truths(column, name, tuple(options.items()), dtype)
-    count, text = len(value), key(options)
+    text = key(options)
     unknown = np.isnan(true.high)
     errors = np.where(unknown, np.nan, accuracy.value_errors(value, true, dtype, absolute=name == "hockey_stick"))
     for i in np.flatnonzero(errors > accuracy.target(kappa)):

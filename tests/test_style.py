@@ -44,5 +44,6 @@ def test_one_file_imports_each(name, owner):
 
 
 def test_importing_starts_no_backend():
-    code = "import sys, kljax; from jax._src import xla_bridge as b; sys.exit(bool(b._backends) + ('optax' in sys.modules))"
+    code = "import sys, kljax; from jax._src import xla_bridge as b; "
+    code += "sys.exit(bool(b._backends) + ('optax' in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)
