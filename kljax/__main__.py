@@ -112,7 +112,7 @@ def _run_compare(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     with ExitStack() as stack:
         paths = (options.p, options.q, options.where)
-        opened = [path and stack.enter_context(closing(_files.open_rows(path))) for path in paths]
+        opened = [path and stack.enter_context(closing(_files.open_rows(path))) for path in paths]  # type: ignore[arg-type]
         p, q, where = opened
         progress = stack.enter_context(_progress(max(p.shape[0], q.shape[0])))
         top = options.top if options.top is not None else 10 if options.plot else 0
