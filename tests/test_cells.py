@@ -153,8 +153,9 @@ def test_inequalities(column):
     assert (get["tv"] <= np.sqrt(2) * get["hellinger"] * slack).all()
     assert (get["js"] <= np.log(2) * slack).all() and (get["kl"] <= np.log1p(get["chi2"]) * slack).all()
     assert (get["kl"] <= get["jeffreys"] * slack).all()
-    assert np.abs(np.asarray(m.js(p, q)) / np.asarray(m.js(q, p)) - 1).max() <= 8 * np.finfo(np.float32).eps
-    assert np.abs(np.asarray(m.contributions(p, q).sum(-1)) / get["kl"] - 1).max() <= 8 * np.finfo(np.float32).eps
+    # two answers, each within 8 eps of the truth
+    assert np.abs(np.asarray(m.js(p, q)) / np.asarray(m.js(q, p)) - 1).max() <= 16 * np.finfo(np.float32).eps
+    assert np.abs(np.asarray(m.contributions(p, q).sum(-1)) / get["kl"] - 1).max() <= 16 * np.finfo(np.float32).eps
 
 
 @pytest.mark.smoke
