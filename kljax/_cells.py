@@ -1,19 +1,17 @@
 """The cells that are one row summed over outcomes, the same for every discrete column; `bind` makes them public.
 
-Each takes the column first; `probs.kl = bind(PROBS, kl)` drops that argument and completes name, signature and
-docstring.
+Each takes the column first; `probs.kl = bind(PROBS, kl)` drops that argument (see `_bind`).
 """
 
-import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _check, _num, rows
+from kljax import _bind, _check, _num, rows
 from kljax._points import Column, Outer, divergence, itself, points
 from kljax.rows import Row
 
@@ -35,17 +33,7 @@ _ERRORS = """
 
 
 def bind(column: Column, function: Callable[Concatenate[Column, P], T]) -> Callable[P, T]:
-    """The public, jitted cell of one column: same name, signature without the column, docstring completed."""
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())[1:]
-
-    def cell(*args, **kwargs):
-        return function(column, *args, **kwargs)
-
-    cell.__name__ = cell.__qualname__ = function.__name__.lstrip("_")
-    cell.__module__ = f"kljax.{column.name}"
-    cell.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    cell.__annotations__ = {k: v for k, v in function.__annotations__.items() if k != "column"}
+    """The public, jitted cell of one discrete column."""
     text = {
         "@shapes": _SHAPES.strip() + "\n    " + _INPUTS[column.name],
         "@errors": _ERRORS.strip().replace("{weight}", "weight" if column.name == "probs" else "log-weight"),
@@ -55,12 +43,7 @@ def bind(column: Column, function: Callable[Concatenate[Column, P], T]) -> Calla
         "@three": _example(column, "[[0.5, 0.5], [0.9, 0.1], [0.1, 0.9]]"),
         "@column": f"kljax.{column.name}",
     }
-    doc = function.__doc__ or ""
-    for key, value in text.items():
-        doc = doc.replace(key, value)
-    cell.__doc__ = doc
-    fixed = [name for name in ("axis", "axes", "over", "k") if name in signature.parameters]
-    return jax.jit(cell, static_argnames=fixed)
+    return _bind.public(column, function, text)
 
 
 def _example(column: Column, numbers: str) -> str:
@@ -81,7 +64,7 @@ def with_parameters(column: Column, cell: str, row: Row, like: Array) -> Row:
     """The row with its parameters as arrays that go with events like `like`."""
     name = f"kljax.{column.name}.{cell}"
     args = tuple(_check.parameter(name, "a parameter of the row", v, like) for v in row.args)
-    return Row(row.f, row.r, row.df, row.dr, args, row.tails, row.growth)
+    return replace(row, args=args)
 
 
 def kl(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:

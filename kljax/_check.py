@@ -4,6 +4,7 @@ The only user of chex. Messages name the cell, the arguments, both shapes and wh
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import chex
 import jax.numpy as jnp
@@ -76,6 +77,13 @@ def parameter(cell: str, name: str, value: ArrayLike, like: Array) -> Array:
     value = jnp.asarray(value).astype(like.dtype)
     _tail(cell, "the batch", like[..., 0], name, value, 0)
     return value.reshape((1,) * (like.ndim - 1 - value.ndim) + value.shape + (1,))
+
+
+def parameter_for(cell: str, name: str, value: ArrayLike, like: Any) -> Array:
+    """An order or weight by the tail rule, in the shape and dtype of a result `[...]`."""
+    value = jnp.asarray(value).astype(like.dtype)
+    _tail(cell, "the batch", jnp.zeros(like.shape), name, value, 0)
+    return jnp.broadcast_to(value, like.shape)
 
 
 def vector(cell: str, name: str, value: ArrayLike, like: Array) -> Array:

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
 from kljax._cells import pair_of
+from kljax._pair import centre
 from kljax._points import Column, divergence, is_zero, tangent_of
 
 
@@ -136,9 +137,8 @@ def _spread_jvp(column, primals, tangents):
             near = deviation > -0.5
             low = jnp.log(jnp.maximum(p, _num.tiny(p))) - jnp.log(jnp.where(mean > 0, mean, 1))
             h = jnp.where(near, _num.log1p(jnp.where(near, deviation, 0)), low)
-            mode = p == jnp.max(p, -1, keepdims=True)
-            h = weights * (h - _num.pick(h, mode))
-            coefficients = column.pull(a, p, jnp.where(mode, 0, p * h), h)
+            h = weights * h
+            coefficients = column.pull(a, *centre(p, p * h, h))
             deleted = (mean == 0) | (weights == 0)
             result += jnp.sum(jnp.where(deleted, 0, coefficients) * next(steps), (-2, -1))
         return jnp.where(ok, result, 0)

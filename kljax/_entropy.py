@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
 from kljax._cells import pair_of
+from kljax._pair import centre
 from kljax._points import Column, is_zero, tangent_of
 
 
@@ -69,7 +70,7 @@ def _entropy_jvp(column, which, primals, tangents):
             turn = jax.jvp(lambda v: _values(v, p, size)[which], (order,), (next(steps),))[1]
             result += jnp.where(jnp.isfinite(turn) & (mass > 0), turn, 0)[..., 0]
         if not is_zero(tangents[1]):
-            coefficients = column.pull(a, p, *_slopes(order, p, size, which))
+            coefficients = column.pull(a, *centre(p, *_slopes(order, p, size, which)))
             coefficients = jnp.where((mass == 0) | (a == column.empty), 0, coefficients)
             result += jnp.sum(coefficients * next(steps), -1)
         return result
@@ -154,9 +155,9 @@ def _cross_jvp(column, primals, tangents):
         p, _, mass_p = column.surprisal(a)
         q, size, mass_q = column.surprisal(b)
         size = jnp.where(b == column.empty, -jnp.log(_num.tiny(b)), size)
-        h = size - _num.pick(size, p == jnp.max(p, -1, keepdims=True))
+        h = size
         deleted = ((a == column.empty) & (b == column.empty)) | (mass_p == 0) | (mass_q == 0)
-        return jnp.sum(jnp.where(deleted, 0, column.pull(a, p, p * h, h)) * da, -1)
+        return jnp.sum(jnp.where(deleted, 0, column.pull(a, *centre(p, p * h, h))) * da, -1)
 
     (a, b), (da, db) = primals, tangents
     result = jnp.zeros(a.shape[:-1], a.dtype)

@@ -59,6 +59,11 @@ def _polynomial(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
     return result
 
 
+def exp_remainder_near(y: Array) -> Array:
+    """(e^y - 1 - y) / y^2 for |y| <= 1, which is 1/2 at 0."""
+    return _polynomial(_EXP_REMAINDER, y)
+
+
 def exp_remainder(y: Array) -> Array:
     """(e^y - 1 - y) / y^2, which is 1/2 at 0."""
     near = jnp.abs(y) < 1
@@ -116,6 +121,14 @@ def _(primals, tangents):
     return log1p(primals[0]), tangents[0] / (1 + primals[0])
 
 
+def log1p_by(x: Array, u: Array) -> Array:
+    """log u for u = 1 + x > 0, of which x is the exact view near u = 1 and u the exact one far from it."""
+    near = (x > -0.5) & (x < 1)
+    y = jnp.where(near, x, 0)
+    s = y / (2 + y)
+    return jnp.where(near, 2 * (s + s * (s * s) * atanh_remainder(s)), jnp.log(jnp.where(near, 1, u)))
+
+
 def log1p_gap(y: Array) -> Array:
     """(y - log(1 + y)) / y^2 for y >= -1, which is 1/2 at 0: the curvature of a reverse KL term."""
     near = (y > -2 / 3) & (y < 2)
@@ -134,6 +147,16 @@ def xlogx_gap(y: Array) -> Array:
     g = 1 + f
     far = (jnp.where(g > 0, g, 0) * jnp.log(jnp.where(g > 0, g, 1)) - f) / (f * f)
     return jnp.where(near, (1 + (1 + s) * s * atanh_remainder(s)) / (2 + z), far)
+
+
+def xlogx_rest(y: Array) -> Array:
+    """(1 + y) log(1 + y) - y for y >= -1, a KL term over its reference mass: y^2 / 2 near 0, 1 at -1."""
+    near = (y > -2 / 3) & (y < 2)
+    z = jnp.where(near, y, 0)
+    s = z / (2 + z)
+    g = 1 + jnp.where(near, 1, y)
+    far = jnp.where(g > 0, g, 0) * jnp.log(jnp.where(g > 0, g, 1)) - y
+    return jnp.where(near, z * s * (1 + (1 + s) * s * atanh_remainder(s)), far)
 
 
 def log1p_ratio(x: Array) -> Array:
@@ -157,6 +180,12 @@ def angle(x: Array) -> tuple[Array, Array]:
     value = 4 * jnp.arctan2(jnp.sqrt(half), jnp.sqrt(1 - half))
     some = jnp.where(half > 0, half, 0.5)
     return value, jnp.where(half > 0, 1 / jnp.sqrt(some * (1 - some)), 0)
+
+
+def sqrt(x: Array) -> Array:
+    """The square root of a mass, with derivative 0 at 0."""
+    some = x > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, x, 1)), 0)
 
 
 def two_difference(a: Array, b: Array) -> tuple[Array, Array]:
@@ -216,7 +245,19 @@ def pick(x: Array, mask: Array) -> Array:
     return total(jnp.where(mask, x, 0)) / jnp.where(count > 0, count, 1)
 
 
+@jax.custom_jvp
+def quotient(a: Array, b: Array) -> Array:
+    """a / b for b > 0; its derivative never squares b, which may be as small as finfo.tiny."""
+    return a / b
+
+
+@quotient.defjvp
+def _(primals, tangents):
+    value = quotient(*primals)
+    return value, quotient(tangents[0] - value * tangents[1], primals[1])
+
+
 def divide(a: Array, b: Array) -> Array:
     """a / b, and 0 where b is 0 (a row without mass), in the value and in the derivative."""
     ok = b != 0
-    return jnp.where(ok, a / jnp.where(ok, b, 1), 0)
+    return jnp.where(ok, quotient(a, jnp.where(ok, b, 1)), 0)

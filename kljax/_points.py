@@ -6,8 +6,8 @@ is not stable, and are centred at the mode of the distribution they belong to: a
 as masses sum to one, and with the mode's own slope as that constant a peaked row keeps the digits of the others.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,25 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num
+from kljax._pair import Pair, Slope, centred
 from kljax.rows import Row
 
 Outer = Callable[[Array], tuple[Array, Array]]
-
-
-class Pair(NamedTuple):
-    """Two distributions over the same outcomes; all `[..., K]` but `mass`, which is `[..., 1]`."""
-
-    p: Array  # masses, each summing to one
-    q: Array
-    delta: Array  # p - q
-    d: Array  # log(p / q): -inf or inf where one has no mass, 0 where neither has
-    gap: Array  # (p - q) / max(p, q), in [-1, 1]
-    log_hi: Array  # log of the larger mass
-    mass: Array  # positive; 0 where one of the two has no mass at all, nan where an input is not a mass
-
-    def swap(self) -> "Pair":
-        """The pair (q, p)."""
-        return self._replace(p=self.q, q=self.p, delta=-self.delta, d=-self.d, gap=-self.gap)
 
 
 class Column(NamedTuple):
@@ -44,14 +29,14 @@ class Column(NamedTuple):
     empty: float  # the input that stands for no mass
     pair: Callable[[Array, Array], Pair]
     surprisal: Callable[[Array], tuple[Array, Array, Array]]  # a -> masses, -log masses, total mass
-    pull: Callable[[Array, Array, Array, Array], Array]  # (a, P, P h, h) -> gradient in a, h = dD/dP up to a constant
+    pull: Callable[[Array, Array, Array], Array]  # (a, P h, h) -> gradient in a, h = dD/dP minus its mean under P
 
 
 def mirror(row: Row) -> Row:
     """The row of D(q, p)."""
     tails = row.tails and (row.tails[1], row.tails[0])
     growth = row.growth and partial(_mirrored, row.growth)
-    return Row(row.r, row.f, row.dr, row.df, row.args, tails, growth)
+    return Row(row.r, row.f, row.dr, row.df, row.args, tails, growth, row.direct and row.direct.swap())
 
 
 def _mirrored(growth, *args):
@@ -87,7 +72,7 @@ def _(primals, tangents):
 
 
 def _with(row: Row, args) -> Row:
-    return Row(row.f, row.r, row.df, row.dr, tuple(args), row.tails, row.growth)
+    return replace(row, args=tuple(args))
 
 
 def _power(row: Row, rising: Array, like: Array) -> Array | None:
@@ -113,6 +98,8 @@ def downhill(pair: Pair, rising: Array) -> tuple[Array, Array]:
 
 def points(row: Row, pair: Pair) -> Array:
     """What each outcome adds to D(p, q): >= 0, +inf where the row is infinite without mass on one side."""
+    if row.direct is not None:
+        return row.direct.term(pair, *row.args)
     rising = pair.gap <= 0
     t, x = downhill(pair, rising)
     hi = jnp.where(rising, pair.q, pair.p)
@@ -132,12 +119,6 @@ def points(row: Row, pair: Pair) -> Array:
     return jnp.where(term == jnp.inf, jnp.inf, hi * term)
 
 
-class Slope(NamedTuple):
-    plain: Array  # dD/dp
-    weighted: Array  # p dD/dp, also where p underflows and the slope overflows
-    wild: Array  # whether the true slope is infinite or out of range, so that a finite one stands for it
-
-
 def _edges(row: Row, rising: Array, like: Array) -> tuple[Array, Array]:
     """Term and slope at the end of the range, where the smaller mass is 0."""
     one = jnp.ones((1,) * like.ndim, like.dtype)
@@ -146,11 +127,12 @@ def _edges(row: Row, rising: Array, like: Array) -> tuple[Array, Array]:
 
 
 def slope(row: Row, pair: Pair) -> Slope:
+    """The slope in p, by the row's functions; a missing mass is finfo.tiny in it."""
+    if row.direct is not None:
+        return row.direct.slope(pair, *row.args)
     rising, absent = pair.gap <= 0, jnp.isinf(pair.d)
     hi = jnp.where(rising, pair.q, pair.p)
-    floor = jnp.minimum(math.log(_num.tiny(hi)) - pair.log_hi, -1)
-    t, x = downhill(pair, rising)
-    t, x = jnp.where(absent, floor, t), jnp.where(absent, -1, x)  # a missing mass is finfo.tiny in a derivative
+    t, x = jnp.where(rising, pair.tame, -pair.tame), downhill(pair, rising)[1]
     edge, edge_slope = _edges(row, rising, t)
     limit, cap = _num.exp_limit(t), _num.log_limit(t)
     power = _power(row, rising, t)
@@ -164,57 +146,39 @@ def slope(row: Row, pair: Pair) -> Slope:
     term = _both(row, ("f", "r"), rising, whole, x)
     known = absent & jnp.isfinite(edge)
     high = jnp.where(known, hi * edge, size * term - product)
-    plain_high = jnp.where(known, edge, term - jnp.exp(t) * _both(row, ("df", "dr"), rising, t, x))
     low = _both(row, ("df", "dr"), rising, t, x)
+    plain_high = jnp.where(known, edge, term - jnp.exp(t) * low)
     low = jnp.where(absent & jnp.isfinite(edge_slope), edge_slope, low)
     plain = jnp.where(rising, low, plain_high)
     most = _num.slope_limit(t)
     plain = jnp.where(jnp.isfinite(plain), plain, jnp.where(plain > 0, most, -most))
-    weighted = jnp.where(rising, jnp.where(absent, 0, product), high)
-    wild = absent & ~jnp.isfinite(jnp.where(rising, edge_slope, edge))
-    return Slope(plain, weighted, wild | (jnp.abs(weighted) >= jnp.exp(cap) / 2))
-
-
-def centred(row: Row, pair: Pair) -> tuple[Array, Array, Array]:
-    """(p h, h, wild) with h = dD/dp minus its value at the mode of p."""
-    given = slope(row, pair)
-    mode = pair.p == jnp.max(pair.p, -1, keepdims=True)
-    alone = mode & (_num.total(jnp.where(mode, jnp.ones_like(pair.p), 0)) == 1)
-    top = _num.divide(_num.pick(given.weighted, mode), _num.pick(pair.p, mode))
-    weighted = jnp.where(alone, 0, given.weighted - pair.p * top)
-    plain = given.plain - top
-    if row.tails is not None:
-        # almost disjoint: every slope is near its limit f'(inf), so the distances to the limit are subtracted instead
-        rising, end = (
-            pair.gap <= 0,
-            (jnp.full((1,) * pair.p.ndim, -jnp.inf, pair.p.dtype), -jnp.ones((1,) * pair.p.ndim)),
-        )
-        reach = row.r(end[0], end[1].astype(pair.p.dtype), *row.args)
-        usable = jnp.isfinite(reach)
-        reach = jnp.where(usable, reach, 0)
-        t, x = downhill(pair, rising)
-        tail = row.tails[0](jnp.where(rising, 0, t), x, *row.args)
-        rest = jnp.where(rising, reach - given.plain, tail)
-        rest_weighted = jnp.where(rising, pair.p * reach - given.weighted, pair.p * jnp.where(rising, 0, tail))
-        top = _num.divide(_num.pick(rest_weighted, mode), _num.pick(pair.p, mode))
-        far = usable & (_num.pick(pair.d, mode) > 1)
-        weighted = jnp.where(far, jnp.where(alone, 0, pair.p * top - rest_weighted), weighted)
-        plain = jnp.where(far, top - rest, plain)
-    return weighted, plain, given.wild
+    weighted = jnp.where(rising, product, high)
+    wild = absent & ~jnp.isfinite(jnp.where(rising, edge_slope, edge)) | (jnp.abs(weighted) >= jnp.exp(cap) / 2)
+    if row.tails is None:
+        return Slope(weighted, plain, wild=wild)
+    end = jnp.full((1,) * t.ndim, -jnp.inf, t.dtype), -jnp.ones((1,) * t.ndim, t.dtype)
+    reach = row.r(*end, *row.args)
+    far = (pair.d > 1) & jnp.isfinite(reach)
+    tail = jnp.where(far, row.tails[0](*(jnp.where(far, v, -1) for v in downhill(pair, rising)), *row.args), 0)
+    weighted, plain = jnp.where(far, -pair.p * tail, weighted), jnp.where(far, -tail, plain)
+    return Slope(weighted, plain, far, jnp.where(jnp.isfinite(reach), reach, 0), wild)
 
 
 def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float = 1.0) -> Array:
     """The gradient of D(p, q) in the input a that p was made of, times the outer derivative."""
-    weighted, plain, wild = centred(row, pair)
-    return finish(column, a, pair, weighted * scale, plain * scale, wild)
+    given = slope(row, pair)
+    weighted, plain = centred(pair.p, given)
+    return finish(column, a, pair, weighted * scale, plain * scale, given.wild)
 
 
-def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array) -> Array:
+def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array | None = None) -> Array:
     """From centred slopes to the gradient in a: 0 for deleted outcomes and rows without mass, bounded where wild."""
-    result = column.pull(a, pair.p, weighted, plain)
-    most = _num.slope_limit(a)
-    result = jnp.where(jnp.any(wild, -1, keepdims=True), jnp.clip(result, -most, most), result)
-    return jnp.where((pair.log_hi == -jnp.inf) | (pair.mass == 0), 0, result)
+    result = column.pull(a, weighted, plain)
+    most, reported = _num.slope_limit(a), jnp.isinf(pair.d)
+    if wild is not None:
+        reported |= jnp.any(wild, -1, keepdims=True)
+    result = jnp.where(reported, jnp.clip(result, -most, most), result)
+    return jnp.where(((pair.p == 0) & (pair.q == 0)) | (pair.mass == 0), 0, result)
 
 
 def is_zero(tangent: Any) -> bool:

@@ -4,7 +4,6 @@ Two evaluations, each of which fails where the other works. Near, S >= 1/2: log 
 divergence, a sum of terms >= 0. Far: a sum of exponentials of log masses.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
 from kljax._cells import pair_of
-from kljax._points import Column, Pair, centred, divergence, finish, is_zero, mirror, points
+from kljax._pair import Pair, centred
+from kljax._points import Column, divergence, finish, is_zero, mirror, points, slope
 
 
 class _Sum(NamedTuple):
@@ -27,9 +27,8 @@ class _Sum(NamedTuple):
 
 def _exponents(order: Array, pair: Pair, stand_in: Array) -> Array:
     """log p^a q^(1-a); where one mass is missing, with finfo.tiny in its place if `stand_in`."""
-    floor = jnp.minimum(math.log(_num.tiny(pair.d)) - pair.log_hi, -1)
     absent = jnp.isinf(pair.d)
-    t = jnp.where(absent, floor, -jnp.abs(pair.d))
+    t = -jnp.abs(pair.tame)
     power = jnp.where(pair.gap <= 0, order, 1 - order)
     edge = jnp.where(power < 0, jnp.inf, -jnp.inf)
     return jnp.where(absent & ~stand_in, edge, pair.log_hi + power * t)
@@ -68,15 +67,15 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     """(p h, h, wild) for the first argument, or for the second of the swapped pair."""
     a = jnp.where(order == jnp.inf, 2, order)
     row = rows.tsallis(a)
-    weighted, plain, wild = centred(row if first else mirror(row), pair)
+    given = slope(row if first else mirror(row), pair)
+    weighted, plain = centred(pair.p, given)
     scale = times / (1 + s.excess)
     oriented = pair if first else pair.swap()
     stuck = s.value == jnp.inf
     terms = _exponents(a, oriented, stuck)
     log = jnp.where(stuck, log_sum(terms), s.log)
     share = jnp.exp(terms - jnp.where(jnp.isfinite(log), log, 0))
-    floor = jnp.minimum(math.log(_num.tiny(pair.d)) - pair.log_hi, -1)
-    d = jnp.where(jnp.isinf(pair.d), jnp.sign(pair.d) * -floor, pair.d)
+    d = pair.tame
     power = a - 1 if first else -a
     relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), _num.log_limit(d)))
     top = (oriented.d == jnp.max(oriented.d, -1, keepdims=True)) & (pair.log_hi > -jnp.inf)
@@ -86,7 +85,8 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     relative = jnp.where(unbounded, mean, relative)
     off_one = jnp.where(a == 1, 2, a)
     factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
-    wild = jnp.where(s.near, wild, jnp.isinf(pair.d) & (stuck | (power < 0)))
+    tame = False if given.wild is None else given.wild
+    wild = jnp.where(s.near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
     return (
         jnp.where(s.near, weighted * scale, factor * (share - pair.p)),
         jnp.where(s.near, plain * scale, factor * (relative - 1)),

@@ -4,12 +4,14 @@ The differences of the logits are formed first, in error-free arithmetic, and th
 log1p of a mean of expm1 of those differences. The two normalisers are never subtracted from one another.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num
-from kljax._points import Pair
+from kljax._pair import Pair, centre
 
 
 def _shifted(a: Array) -> tuple[Array, Array, Array]:
@@ -34,27 +36,32 @@ def pair(a: Array, b: Array) -> Pair:
     close = jnp.abs(u) < 0.4
     shift = jnp.where(close, _num.log1p(jnp.where(close, u, 0)), jnp.log(_num.divide(sa, sb)))
     d = jnp.where(neither, 0, raw - jnp.where(jnp.isfinite(shift), shift, 0))
-    p, q = _num.divide(ea, sa), _num.divide(eb, sb)
+    one_a, one_b = (_num.divide(jnp.ones_like(s), s) for s in (sa, sb))
+    p, q = ea * one_a, eb * one_b
+    near = jnp.abs(d) < 1
+    s = jnp.where(near, d, 0)
+    delta = jnp.where(near, q * (s + s * s * _num.exp_remainder_near(s)), p - q)
     gap = -jnp.sign(d) * _num.expm1(-jnp.abs(d))
-    rising = gap <= 0
-    log_hi = jnp.where(rising, (lb + rb) - jnp.log(sb), (la + ra) - jnp.log(sa))
-    return Pair(p, q, jnp.where(rising, q, p) * gap, d, gap, log_hi, sa * sb)
+    log_hi = jnp.where(d <= 0, (lb + rb) - jnp.log(sb), (la + ra) - jnp.log(sa))
+    floor = jnp.minimum(math.log(_num.tiny(d)) - log_hi, -1)
+    tame = jnp.where(d == jnp.inf, -floor, jnp.where(d == -jnp.inf, floor, d))
+    return Pair(p, q, delta, d, tame, gap, log_hi, sa * sb)
 
 
 def centred(p: Array, tangent: Array) -> Array:
-    """The tangent minus its mean under p, by way of its value at the mode, so that peaked rows keep their digits."""
-    shifted = tangent - _num.pick(tangent, p == jnp.max(p, -1, keepdims=True))
-    return shifted - _num.total(p * shifted)
+    """The tangent minus its mean under p."""
+    return centre(p, jnp.where(p > 0, p * tangent, 0), tangent)[1]
 
 
 @pair.defjvp
 def _(primals, tangents):
     value = pair(*primals)
     da, db = centred(value.p, tangents[0]), centred(value.q, tangents[1])
-    dd = jnp.where(jnp.isfinite(value.d) & (value.log_hi > -jnp.inf), da - db, 0)
+    one_a, one_b = (jnp.where(x > -jnp.inf, t, 0) for x, t in zip(primals, (da, db), strict=True))
+    dd = jnp.where(jnp.isfinite(value.d), one_a - one_b, 0)
     dp, dq = value.p * da, value.q * db
-    dhi = jnp.where(value.gap <= 0, db, da)
-    return value, Pair(dp, dq, dp - dq, dd, (1 - jnp.abs(value.gap)) * dd, dhi, jnp.zeros_like(value.mass))
+    dhi, dgap = jnp.where(value.gap <= 0, db, da), (1 - jnp.abs(value.gap)) * dd
+    return value, Pair(dp, dq, dp - dq, dd, one_a - one_b, dgap, dhi, jnp.zeros_like(value.mass))
 
 
 @jax.custom_jvp
@@ -75,6 +82,6 @@ def _(primals, tangents):
     return value, (dp, jnp.where(primals[0] > -jnp.inf, -turn, 0), jnp.zeros_like(value[2]))
 
 
-def pull(a: Array, p: Array, weighted: Array, plain: Array) -> Array:
-    """The gradient in the logits from p h and h = dD/dp, h centred: p h - p E_p h."""
-    return weighted - p * _num.total(weighted)
+def pull(a: Array, weighted: Array, plain: Array) -> Array:
+    """The gradient in the logits from P h, h = dD/dP with mean 0 under P: that is it."""
+    return weighted

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kljax import _num
-from kljax._points import Pair
+from kljax._pair import Pair
 
 
 def masses(p: Array) -> Array:
@@ -24,17 +24,19 @@ def power_of_two(x: Array) -> Array:
 def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
     """The pair from its masses and their accurate difference."""
     rising = delta <= 0
-    hi, lo = jnp.where(rising, q, p), jnp.where(rising, p, q)
-    gap = jnp.where(lo > 0, _num.divide(delta, hi), jnp.sign(delta))
-    near = jnp.abs(gap) < 2 / 3
-    size = jnp.where(near, _num.log1p(-jnp.where(near, jnp.abs(gap), 0)), jnp.log(_num.divide(lo, hi)))
-    d = jnp.where(rising, size, -size)
-    return Pair(p, q, delta, d, gap, jnp.log(hi), mass)
+    hi = jnp.where(rising, q, p)
+    share = _num.divide(delta, p + q)  # log(p/q) is twice its inverse hyperbolic tangent
+    near = jnp.abs(share) < 0.5
+    s = jnp.where(near, share, 0)
+    least = _num.tiny(p)
+    far = jnp.where(near, jnp.ones_like(p), jnp.maximum(p, least) / jnp.maximum(q, least))
+    tame = jnp.where(near, 2 * (s + s * (s * s) * _num.atanh_remainder(s)), jnp.log(far))
+    d = jnp.where(p == 0, jnp.where(q == 0, 0, -jnp.inf), jnp.where(q == 0, jnp.inf, tame))
+    return Pair(p, q, delta, d, tame, _num.divide(delta, hi), jnp.log(hi), mass)
 
 
 def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
     """The weights scaled to comparable sums near 1, the sums, and the sum of p - q over that of q."""
-    p, q = masses(p), masses(q)
     sp, sq, gap = _num.total(p), _num.total(q), _num.total(p - q)
     unit_p, unit_q = (1 / power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
     ratio = power_of_two(_num.divide(sp * unit_p, sq * unit_q))
@@ -47,11 +49,12 @@ def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
 @jax.custom_jvp
 def pair(p: Array, q: Array) -> Pair:
     """The two weights, each over its sum."""
-    p, q, sp, sq, excess = _scaled(p, q)
-    delta = _num.divide((p - q) - excess * q, sp)
-    p, q = _num.divide(p, sp), _num.divide(q, sq)
-    # a mass that underflowed in the division is no mass
-    return from_difference(p, q, jnp.where((p == 0) & (q == 0), 0, delta), sp * sq)
+    x, y, sp, sq, excess = _scaled(p, q)
+    one_p, one_q = (_num.divide(jnp.ones_like(s), s) for s in (sp, sq))
+    delta = ((x - y) - excess * y) * one_p
+    # what is no weight spoils its own row; a mass that underflowed in the division is no mass
+    x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
+    return from_difference(x, y, jnp.where((x == 0) & (y == 0), 0, delta), sp * sq)
 
 
 def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
@@ -71,7 +74,8 @@ def _(primals, tangents):
     hi, dhi = jnp.where(rising, value.q, value.p), jnp.where(rising, dq, dp)
     dd = jnp.where(jnp.isfinite(value.d) & (hi > 0), up - uq, 0)
     dgap = _num.divide(dp - dq - value.gap * dhi, hi)
-    return value, Pair(dp, dq, dp - dq, dd, dgap, jnp.where(rising, uq, up), jnp.zeros_like(value.mass))
+    dlog = jnp.where(rising, uq, up)
+    return value, Pair(dp, dq, dp - dq, dd, up - uq, dgap, dlog, jnp.zeros_like(value.mass))
 
 
 @jax.custom_jvp
@@ -93,6 +97,6 @@ def _(primals, tangents):
     return value, (dp, -turn, jnp.zeros_like(value[2]))
 
 
-def pull(a: Array, p: Array, weighted: Array, plain: Array) -> Array:
-    """The gradient in the weights from p h and h = dD/dp, h centred: (h - E_p h) / sum of the weights."""
-    return _num.divide(plain - _num.total(weighted), _num.total(a))
+def pull(a: Array, weighted: Array, plain: Array) -> Array:
+    """The gradient in the weights from h = dD/dP, which has mean 0 under P: h over the sum of the weights."""
+    return _num.divide(plain, _num.total(a))

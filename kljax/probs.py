@@ -12,7 +12,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kljax import _cells, _check, _distances, _entropy, _num, _power, _weights, rows
-from kljax._points import Column, centred, finish, is_zero, mirror, points, slope
+from kljax._pair import centred
+from kljax._points import Column, finish, is_zero, mirror, points, slope
 
 __all__ = [
     "alpha",
@@ -103,7 +104,9 @@ def _(primals, tangents):
     def tangent(joint, djoint):
         pair = _independent(joint)
         flat = joint.reshape(*joint.shape[:-2], -1)
-        return jnp.sum(finish(COLUMN, flat, pair, *centred(rows.kl, pair)) * djoint.reshape(flat.shape), -1)
+        return jnp.sum(
+            finish(COLUMN, flat, pair, *centred(pair.p, slope(rows.kl, pair))) * djoint.reshape(flat.shape), -1
+        )
 
     return _information(*primals), tangent(*primals, *tangents)
 

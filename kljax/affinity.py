@@ -1,0 +1,272 @@
+"""The table of rows that follow from closed forms: what a column of densities gets for a few functions of its own.
+
+A column supplies `kl` and the scaled gap of two densities,
+
+    gap(p, q, a) = -log(integral of p^a q^(1-a)) / (a (1 - a)),   kl(q, p) at a = 0 and kl(p, q) at a = 1,
+
+which is >= 0, smooth in a through both ends, and +inf where the integral diverges (a outside [0, 1]). It is the
+logarithm of the affinity, divided by what would cancel: every row below is a product of it, so that no order is a
+branch and none loses digits near 0, near 1 or near p = q. A new row is one function here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from kljax import _bind, _check, _num
+
+
+class Densities(NamedTuple):
+    """What a column of densities supplies; but for `checked` every function takes and returns checked arrays."""
+
+    name: str
+    checked: Callable[..., tuple[Any, ...]]  # (cell, *distributions, **shape) -> the same, of one dtype and batch
+    entropy: Callable[[Any], Array]
+    cross_entropy: Callable[[Any, Any], Array]
+    kl: Callable[[Any, Any], Array]
+    gap: Callable[[Any, Any, Array], Array]
+    largest: Callable[[Any, Any], Array]  # sup log(p/q): the Renyi divergence of order inf
+
+
+def _power(gap: Array, a: Array) -> Array:
+    """(integral of p^a q^(1-a) - 1) / (a (a - 1)) from the gap: the alpha divergence."""
+    y = a * (a - 1) * jnp.where(jnp.isinf(gap), 1, gap)
+    near = jnp.abs(y) < 1
+    far = (jnp.exp(jnp.where(near, 1, y)) - 1) / jnp.where(near, 1, a * (a - 1))
+    finite = jnp.where(near, jnp.where(near, gap, 0) * _num.exp_ratio(jnp.where(near, y, 0)), far)
+    inside = (a > 0) & (a < 1)
+    edge = jnp.where(inside, 1 / jnp.where(inside, a * (1 - a), 1), jnp.inf)
+    return jnp.where(jnp.isinf(gap), edge, finite)
+
+
+def _order(column: Densities, cell: str, name: str, value: ArrayLike, p: Any, q: Any) -> Array:
+    """An order or weight in the dtype and with the batch shape of the result."""
+    like = jax.eval_shape(column.kl, p, q)
+    return _check.parameter_for(f"kljax.{column.name}.{cell}", name, value, like)
+
+
+def _at(column: Densities, p: Any, q: Any, a: Array | float) -> Array:
+    """The alpha divergence of checked arguments."""
+    like = jax.eval_shape(column.kl, p, q)
+    a = jnp.broadcast_to(jnp.asarray(a, like.dtype), like.shape)
+    return _power(column.gap(p, q, a), a)
+
+
+def entropy(column: Densities, p: Any, **shape) -> Array:
+    """Differential entropy, -integral of p log p, in [-inf, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.entropy(p):.4f}")
+    @entropy
+    """
+    (p,) = column.checked("entropy", p, **shape)
+    return column.entropy(p)
+
+
+def cross_entropy(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Cross-entropy, -integral of p log q = entropy(p) + kl(p, q), in [-inf, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.cross_entropy(p, q):.4f}")
+    @cross_entropy
+    """
+    p, q = column.checked("cross_entropy", p, q, **shape)
+    return column.cross_entropy(p, q)
+
+
+def kl(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Kullback-Leibler divergence, integral of p log(p/q), in [0, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.kl(p, q):.4f}")
+    @kl
+    """
+    p, q = column.checked("kl", p, q, **shape)
+    return column.kl(p, q)
+
+
+def reverse_kl(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Reverse Kullback-Leibler divergence, kl(q, p), in [0, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.reverse_kl(p, q):.4f}")
+    @reverse_kl
+    """
+    p, q = column.checked("reverse_kl", p, q, **shape)
+    return column.kl(q, p)
+
+
+def jeffreys(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Jeffreys divergence, kl(p, q) + kl(q, p), in [0, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.jeffreys(p, q):.4f}")
+    @jeffreys
+    """
+    p, q = column.checked("jeffreys", p, q, **shape)
+    return column.kl(p, q) + column.kl(q, p)
+
+
+def hellinger_sq(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Squared Hellinger distance, 1 - integral of sqrt(p q), in [0, 1].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.hellinger_sq(p, q):.4f}")
+    @hellinger_sq
+    """
+    p, q = column.checked("hellinger_sq", p, q, **shape)
+    return _at(column, p, q, 0.5) / 4
+
+
+def hellinger(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Hellinger distance, sqrt(1 - integral of sqrt(p q)), in [0, 1]: a metric.
+
+    At p = q the gradient, which does not exist, is 0.
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.hellinger(p, q):.4f}")
+    @hellinger
+    """
+    p, q = column.checked("hellinger", p, q, **shape)
+    return _num.root(_at(column, p, q, 0.5) / 4)[0]  # TODO gradient safe
+
+
+def bhattacharyya(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Bhattacharyya distance, -log of the integral of sqrt(p q), in [0, inf].
+
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.bhattacharyya(p, q):.4f}")
+    @bhattacharyya
+    """
+    p, q = column.checked("bhattacharyya", p, q, **shape)
+    like = jax.eval_shape(column.kl, p, q)
+    return column.gap(p, q, jnp.full(like.shape, 0.5, like.dtype)) / 4
+
+
+def renyi(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> Array:
+    """Renyi divergence, log(integral of p^a q^(1-a)) / (a - 1), in [0, inf].
+
+    `order` is a >= 0, nan below: 0 at 0, kl at 1, sup log(p/q) at inf; +inf where the integral diverges.
+    It may be traced, a scalar or one for each row.
+    @shapes
+    @errors
+    Source: van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence (2014).
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.renyi(p, q, order=0.5):.4f}")
+    @renyi
+    """
+    p, q = column.checked("renyi", p, q, **shape)
+    order = _order(column, "renyi", "order", order, p, q)
+    a = jnp.where(order == jnp.inf, 1, order)
+    value = a * jnp.where(a == 0, 0, column.gap(p, q, a))
+    value = jnp.where(order == jnp.inf, column.largest(p, q), value)
+    return jnp.where(order >= 0, value, jnp.nan)
+
+
+def alpha(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> Array:
+    """Alpha divergence (Cichocki-Amari), (integral of p^a q^(1-a) - 1) / (a (a - 1)), in [0, inf].
+
+    `order` is a, any real: reverse_kl at 0, 4 hellinger_sq at 1/2, kl at 1, chi2 / 2 at 2; +inf where the integral
+    diverges. It may be traced, a scalar or one for each row.
+    @shapes
+    @errors
+    Source: Cichocki and Amari, Families of alpha- beta- and gamma-divergences (2010).
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.alpha(p, q, order=0.5):.4f}")
+    @alpha
+    """
+    p, q = column.checked("alpha", p, q, **shape)
+    return _at(column, p, q, _order(column, "alpha", "order", order, p, q))
+
+
+def tsallis(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> Array:
+    """Tsallis divergence, (integral of p^a q^(1-a) - 1) / (a - 1), in [0, inf]: kl at order 1.
+
+    `order` is a >= 0, nan below, 0 at 0; +inf where the integral diverges. It may be traced.
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.tsallis(p, q, order=0.5):.4f}")
+    @tsallis
+    """
+    p, q = column.checked("tsallis", p, q, **shape)
+    order = _order(column, "tsallis", "order", order, p, q)
+    value = _at(column, p, q, order)
+    return jnp.where(order > 0, order * value, jnp.where(order == 0, 0, jnp.nan))
+
+
+def chi2(column: Densities, p: Any, q: Any, **shape) -> Array:
+    """Pearson chi-square divergence, integral of (p - q)^2 / q, in [0, inf]; swap for Neyman's.
+
+    +inf where the integral diverges: 2 cov(q) - cov(p) must be positive definite for Gaussians.
+    @shapes
+    @errors
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.chi2(p, q):.4f}")
+    @chi2
+    """
+    p, q = column.checked("chi2", p, q, **shape)
+    return 2 * _at(column, p, q, 2.0)
+
+
+def geometric_js(column: Densities, p: Any, q: Any, *, weight: ArrayLike = 0.5, **shape) -> Array:
+    """Geometric Jensen-Shannon, w kl(p, g) + (1 - w) kl(q, g), g ~ p^w q^(1-w), in [0, inf].
+
+    `weight` is w, the weight of p, in [0, 1], nan elsewhere.
+    @shapes
+    @errors
+    Source: Nielsen, On the Jensen-Shannon symmetrization of distances relying on abstract means (2019).
+
+    >>> import kljax
+    >>> p, q = @pair
+    >>> print(f"{@column.geometric_js(p, q):.4f}")
+    @geometric_js
+    """
+    p, q = column.checked("geometric_js", p, q, **shape)
+    w = _order(column, "geometric_js", "weight", weight, p, q)
+    gap = column.gap(p, q, w)
+    inside = (w >= 0) & (w <= 1)
+    return jnp.where(inside, w * (1 - w) * (column.kl(p, q) + column.kl(q, p) - gap), jnp.nan)
