@@ -150,15 +150,11 @@ def slope(row: Row, pair: Pair) -> Slope:
     whole, size = _cut(pair, hi, t, grows, jnp.where(grows > 0, least, -jnp.inf), cap)
     size = size * (1 - grows * slip)
     term = _both(row, ("f", "r"), rising, whole, x)
-    known = absent & jnp.isfinite(edge) & jnp.isfinite(edge_slope)
-    high = jnp.where(known, hi * edge, size * term - product)
+    high = size * term - product
     low = _both(row, ("df", "dr"), rising, t, x) * (1 - jnp.maximum(1 + rate, 0) * slip)
-    beyond = ((whole != t) | (slip != 0)) & (
-        pair.p > 0
-    )  # of a term that grows, `term` is then but what is left of it at the cut
+    # where t was cut or corrected `term` is not the whole term
+    beyond = ((whole != t) | (slip != 0)) & (pair.p > 0)
     plain_high = jnp.where(beyond, _num.quotient(high, jnp.where(beyond, pair.p, 1)), term - jnp.exp(t) * low)
-    plain_high = jnp.where(known, edge, plain_high)
-    low = jnp.where(absent & jnp.isfinite(edge_slope), edge_slope, low)
     plain = jnp.where(rising, low, plain_high)
     most = _num.slope_limit(t)
     plain = jnp.where(jnp.isfinite(plain), plain, jnp.where(plain > 0, most, -most))
