@@ -47,7 +47,10 @@ def lines(column: str, name: str) -> list[str]:
     found = []
     for family in ours[0]:
         own = [f"{o[family][0]:.1f} / {o[family][1]:.1f}" for o in ours]
-        others = [f"{theirs[p][family][0]:.1e}, {theirs[p][family][1]} {BAD}" if p in theirs else "-" for p in cases.PEERS[column]]
+        others = [
+            f"{theirs[p][family][0]:.1e}, {theirs[p][family][1]} {BAD}" if p in theirs else "-"
+            for p in cases.PEERS[column]
+        ]
         found.append(f"| {column}.{name} | {family} | " + " | ".join(own + others) + " |")
     return found
 
