@@ -22,11 +22,11 @@ def _slip(pair: Pair) -> Array:
 
 
 def _scaled(mass: Array, log_mass: Array, c: Array, d: Array, slip: Array, cap: float) -> Array:
-    """mass e^(c (d + slip)), by logarithms, up to e^cap, where a factor leaves the range."""
+    """mass e^(c (d + slip)), at most e^cap, by logarithms where a factor leaves the range."""
     y = c * d
     inside = (jnp.abs(y) < 2 * _num.exp_limit(y)) & (mass > _num.tiny(mass))
     root = _num.exp_product(jnp.where(inside, c / 2, 0), jnp.where(inside, d, 0)) * (1 + c / 2 * slip)
-    return jnp.where(inside, mass * root * root, jnp.exp(jnp.minimum(log_mass + y, cap)))
+    return jnp.minimum(jnp.where(inside, mass * root * root, jnp.exp(log_mass + y)), jnp.exp(cap))
 
 
 def _alpha_term(pair: Pair, a: Array) -> Array:
