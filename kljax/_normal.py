@@ -15,7 +15,6 @@ from jax.typing import ArrayLike
 
 from kljax import _num
 from kljax._points import is_zero
-from kljax._weights import power_of_two
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -38,7 +37,7 @@ class LogScaleNormal(NamedTuple):
 
 
 class View(NamedTuple):
-    """p as seen from q: z = (loc_p - loc_q) / scale_q; s, e, r the log, the excess over 1 and the value of the ratio."""
+    """p as seen from q: z = (loc_p - loc_q) / scale_q, and the ratio of the scales as s = log r, e = r - 1 and r."""
 
     z: Array
     s: Array
@@ -152,14 +151,14 @@ def largest(p: Any, q: Any) -> Array:
     return jnp.where(inner, finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
 
 
-def _exact_spread(a: Array, b: Array, rest: tuple[Array, Array], small: Array, large: Array) -> Array:
-    """a + b (small/large)^2 with the sign of the exact number; `rest` is what rounding left out of a and b."""
-    unit = power_of_two(large)
+def _exact_spread(a: Array, b: Array, left: tuple[Array, Array], small: Array, large: Array) -> Array:
+    """a + b (small/large)^2 with the sign of the exact number; `left` is what rounding left of a and b."""
+    unit = _num.power_of_two(large)
     small, large = small / unit, large / unit
     (ss, ss_rest), (ll, ll_rest) = _num.two_product(small, small), _num.two_product(large, large)
     (first, first_rest), (second, second_rest) = _num.two_product(a, ll), _num.two_product(b, ss)
-    left = first_rest + second_rest + (a * ll_rest + b * ss_rest) + (rest[0] * ll + rest[1] * ss)
-    return ((first + second) + left) / ll
+    rest = first_rest + second_rest + (a * ll_rest + b * ss_rest) + (left[0] * ll + left[1] * ss)
+    return ((first + second) + rest) / ll
 
 
 @jax.custom_jvp
@@ -181,7 +180,7 @@ def _inside(a: Array, b: Array, x: Array) -> Array:
 
 
 def _outside(big: Array, rest: Array, u: Array, x: Array, log_spread: Array) -> Array:
-    """The same where one order is negative: u = e^x - 1, and `log_spread` is log(1 + rest u), which may be near -inf."""
+    """The same where one order is negative; u = e^x - 1, `log_spread` = log(1 + rest u) may be far below 0."""
     y = rest * u
     near = y > -2 / 3
     part = jnp.where(near, _num.log1p_gap(jnp.where(near, y, 0)), (y - log_spread) / jnp.where(near, 1, y * y))
@@ -232,16 +231,24 @@ _scales.defjvp(_scales_jvp, symbolic_zeros=True)
 
 def gap(p: Any, q: Any, a: Array) -> Array:
     """-log(integral of p^a q^(1-a)) / (a (1 - a)) of each coordinate."""
-    b, rest = _num.two_difference(jnp.ones_like(a), a)
+    b, left = _num.two_difference(jnp.ones_like(a), a)
     small, large, up = ordered(p, q)
     v = view(small, large)
     a, b = jnp.where(up, b, a), jnp.where(up, a, b)
-    rest = lax.stop_gradient(rest)
+    left = jnp.where(up, left, 0), jnp.where(up, 0, left)
     scales = (small.scale, large.scale) if isinstance(p, Normal) else (v.r, jnp.ones_like(v.r))
-    fixed = (lax.stop_gradient(x) for x in scales)
-    exact = _exact_spread(*(lax.stop_gradient(x) for x in (a, b)), (jnp.where(up, rest, 0), jnp.where(up, 0, rest)), *fixed)
+    exact = _exact_spread(*lax.stop_gradient((a, b, left, *scales)))
     spread = _spread(a, b, v.s, v.r, exact)
     finite = spread > 0
     spread = jnp.where(finite, spread, 1)
     value = 0.5 * (_num.quotient(v.z * v.z, spread) + _scales(a, b, v.s, v.e, v.r, spread))
     return jnp.where(finite | jnp.isnan(value), value, jnp.inf)
+
+
+def fisher_rao(p: Any, q: Any) -> Array:
+    """2 sqrt(2) asinh(sqrt((z^2 / 2 + e^2) / (4 r))) of each coordinate."""
+    small, large, _ = ordered(p, q)
+    v = view(small, large)
+    apart = _num.norm(jnp.stack([v.z * math.sqrt(0.5), v.e], -1))
+    half = jnp.exp(-0.5 * v.s)  # 1 / sqrt(r), also where r underflows
+    return 2 * math.sqrt(2) * _num.asinh(0.5 * apart * half)
