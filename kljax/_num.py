@@ -111,7 +111,7 @@ def _(primals, tangents):
     value = expm1_over(t, c)
     ok = jnp.isfinite(value) & jnp.isfinite(t)  # an infinite value or a constant one: inf * 0 otherwise
     t, c = jnp.where(ok, t, 0), jnp.where(ok, c, 0)
-    over_t = jnp.where(ok, jnp.exp(c * t), 0)
+    over_t = jnp.where(ok, exp_product(c, t), 0)
     return value, over_t * tangents[0] + t * t * exp_ratio_slope(c * t) * tangents[1]
 
 
