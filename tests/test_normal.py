@@ -1,4 +1,4 @@
-"""Semantics of the Normal columns: shapes, dtypes, equality, extremes, laws, transformations; digits are test_golden's."""
+"""Semantics of Normals: shapes, dtypes, equality, extremes, laws, transformations; the digits are test_golden's."""
 
 import functools
 
@@ -25,7 +25,8 @@ def cell(name, **options):
 
 def normal(kind, loc, scale):
     scale = np.asarray(scale, np.float32)
-    return kind(np.asarray(loc, np.float32), scale if kind is Normal else np.log(scale))
+    with np.errstate(divide="ignore"):
+        return kind(np.asarray(loc, np.float32), scale if kind is Normal else np.log(scale))
 
 
 # rows: equal, near, far, wide and narrow, overflowing locs, overflowing scales, a scale of 0, a nan
@@ -55,8 +56,7 @@ def found(kind, name, swapped=False):
 @kinds
 @pytest.mark.parametrize("swapped", [False, True])
 def test_equality_and_extremes(kind, name, swapped):
-    with np.errstate(divide="ignore"):
-        value, *slopes = found(kind, name, swapped)
+    value, *slopes = found(kind, name, swapped)
     sound = [*range(SOUND), 9]
     assert not np.isnan(value[sound]).any(), value
     if name not in ("entropy", "cross_entropy"):
@@ -195,8 +195,8 @@ def test_the_integral_diverges_exactly_at_the_boundary():
     order = np.float32(1.125)
     p, q = normal(Normal, 1.0, 3.0), normal(Normal, 0.0, 1.0)
     for name in ("renyi", "tsallis", "alpha"):
-        run = jax.value_and_grad(lambda p, a, run=getattr(kljax.normal, name): run(p, q, order=a))
-        value, slope = run(p, order)
+        run = getattr(kljax.normal, name)
+        value, slope = jax.value_and_grad(run)(p, q, order=order)
         assert value == np.inf and all(np.isfinite(x) for x in slope), name
     below = kljax.normal.renyi(p, q, order=np.nextafter(order, np.float32(0)))
     assert (
@@ -220,10 +220,9 @@ def test_samples_have_the_density(kind):
     assert (np.abs(draws.std(0) / scale - 1) < 5 / np.sqrt(40000)).all()
     surprisal = -np.asarray(kljax.normal.log_prob(p, draws.astype(np.float32)), np.float64)
     assert abs(surprisal.mean() - float(kljax.normal.entropy(p))) < 5 * surprisal.std() / np.sqrt(20000)
-    x = np.array([0.5, 4.5], np.float32)
-    true = -0.5 * ((x - [0, 5]) / scale) ** 2 - np.log(scale * np.sqrt(2 * np.pi))
-    got = kljax.normal.log_prob(p, x, axis=())
-    accuracy.close(-np.asarray(got), -true + np.zeros(2), eps=accuracy.AGREE) if (true < 0).all() else None
+    x = np.array([0.5, 4.25], np.float32)
+    true = 0.5 * ((x - np.array([0, 5])) / scale) ** 2 + np.log(scale * np.sqrt(2 * np.pi))
+    accuracy.close(-kljax.normal.log_prob(p, x, axis=()), true)
     assert kljax.normal.sample(jax.random.key(0), normal(kind, 0.0, 1.0), (3,)).shape == (3,)
     slopes = jax.grad(lambda p: kljax.normal.sample(jax.random.key(0), p, (8,)).sum())(p)
     assert (np.asarray(slopes[0]) == 8).all() and np.isfinite(slopes[1]).all()
