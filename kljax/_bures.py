@@ -1,7 +1,7 @@
-"""The Bures distance of two covariances by their Cholesky factors, the squared Wasserstein distance of centred Gaussians.
+"""The Bures distance of two covariances by Cholesky factors: the squared Wasserstein distance of centred Gaussians.
 
-T, the symmetric map with T cov(q) T = cov(p), is Lq'^-1 (Lq' cov(p) Lq)^(1/2) Lq^-1, and the distance is the square of
-(T - I) Lq. With the singular vectors P, Q of Lq' Lp and left ones V of Lq, whose values are c and s, that is V Y' P' for
+T, the symmetric map with T cov(q) T = cov(p), is Lq'^-1 (Lq' cov(p) Lq)^(1/2) Lq^-1, and the distance is the square
+of (T - I) Lq. With the singular vectors P, Q of Lq' Lp and left ones V of Lq, of values c and s, that is V Y' P' for
 
     Y = P' Lq' (cov(p) - cov(q)) V / (c + s^2)
 

@@ -48,7 +48,7 @@ def squares(x: Array, axes: int) -> Array:
 
 @jax.custom_jvp
 def excess(e: Array, ratio: Array) -> Array:
-    """e - log(ratio) >= 0 for ratio = 1 + e > 0, of which e is the exact view near 1 and `ratio` the one far from it."""
+    """e - log(ratio) >= 0 for ratio = 1 + e > 0, of which e is the exact view near 1 and `ratio` far from it."""
     near = (e > -0.5) & (e < 1)
     y = jnp.where(near, e, 0)
     return jnp.where(near, y * y * _num.log1p_gap(y), e - jnp.log(jnp.where(near, 1, ratio)))
@@ -97,7 +97,7 @@ def trace_less_log_det(f: Array) -> Array:
 
 
 def _far(delta, lp, lq, a, b):
-    """2 a b gap by the triangle R of a cov(q) + b cov(p) = R'R for 0 < b < 1: no whitening, half the condition number."""
+    """2 a b gap by R'R = a cov(q) + b cov(p), 0 < b < 1: without whitening, and the square is not formed."""
     sa, sb = (jnp.sqrt(x)[..., None, None] for x in (a, b))
     r = jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode="r")
     size = _num.magnitude(diagonal(r)) / diagonal(lq)
@@ -163,7 +163,8 @@ def _over_order(w, e, u, f, z, lp, lq, a):
     curve = jnp.where(some, inner / jnp.where(some, b * b, 1), squares(u, 2) / 2)
     gap = (twice_kl(jnp.zeros_like(w), e, ratio) - b * curve) / a
     c = identity(f) + f
-    return ((squares(solve(c, u), 2) - curve - gap) / a + jnp.sum(z[..., None, :] * product(z[..., None, :], u), (-2, -1))) / 2
+    moved = jnp.sum(_row(u, z) * z[..., None, :], (-2, -1))
+    return ((squares(solve(c, u), 2) - curve - gap) / a + moved) / 2
 
 
 @_gap.defjvp
@@ -182,7 +183,7 @@ def gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
 
 
 def _below(delta, lp, lq):
-    """w, E, the factor of -U = I - cov(p)/cov(q) and where it says that cov(p) < cov(q), coordinates in common apart."""
+    """w, E, the factor of -U, coordinates in common, and where cov(p) < cov(q) in the others."""
     w, e = whitened(delta, lp, lq)
     u = symmetric(e)
     same = jnp.all(u == 0, -1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _bounds, _check, _thin, affinity
+from kljax import _bounds, _check, _num, _thin, affinity
 
 __all__ = [
     "LowRank", "alpha", "bhattacharyya", "chi2", "cross_entropy", "entropy", "geometric_js", "hellinger",
@@ -47,6 +47,8 @@ def _checked(cell: str, *given: Any) -> tuple[LowRank, ...]:
     for i in range(1, len(whole), 3):
         pad = [(0, 0)] * (whole[i].ndim - 1) + [(0, rank - whole[i].shape[-1])]
         whole[i] = jnp.pad(whole[i], pad)
+        d = whole[i + 1]
+        whole[i + 1] = jnp.where((d >= _num.tiny(d)) & jnp.isfinite(d), d, jnp.nan)
     return tuple(LowRank(*whole[i : i + 3]) for i in range(0, len(whole), 3))
 
 

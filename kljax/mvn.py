@@ -18,10 +18,9 @@ from kljax import _bounds, _bures, _check, _dense, _num, affinity
 
 __all__ = [
     "MVN", "alpha", "bhattacharyya", "chi2", "cross_entropy", "entropy", "from_covariance", "from_normal",
-    "from_precision", "geometric_js", "hellinger", "hellinger_sq", "jeffreys", "js_lower", "js_upper", "kl", "largest",
+    "from_precision", "geometric_js", "hellinger", "hellinger_sq", "jeffreys", "js_lower", "js_upper", "kl",
     "log_prob", "renyi", "reverse_kl", "sample", "tsallis", "tv_lower", "tv_shared", "tv_upper", "wasserstein2",
 ]  # fmt: skip
-__all__.remove("largest")
 
 LOG_TAU = math.log(2 * math.pi)
 
@@ -45,7 +44,14 @@ def _checked(cell: str, *given: Any) -> tuple[MVN, ...]:
     names = ("p.loc", "p.scale_tril", "q.loc", "q.scale_tril")
     fields = list(zip(names, leaves, (1, 2, 1, 2), strict=False))
     whole = _check.together(cell, fields)
-    return tuple(MVN(whole[i], jnp.tril(whole[i + 1])) for i in range(0, len(whole), 2))
+    return tuple(MVN(whole[i], _lower(whole[i + 1])) for i in range(0, len(whole), 2))
+
+
+def _lower(a: Array) -> Array:
+    """The lower triangle, and nan if the diagonal is not positive: two negative ones would pass for a pair."""
+    d = _dense.diagonal(a)
+    ok = jnp.all((d >= _num.tiny(d)) & jnp.isfinite(d), -1)
+    return jnp.where(ok[..., None, None], jnp.tril(a), jnp.nan)
 
 
 def _entropy(p: MVN) -> Array:
@@ -192,21 +198,6 @@ def from_normal(p: Any) -> MVN:
     return MVN(loc, tril)
 
 
-@jax.custom_jvp
-def _length(x: Array) -> Array:
-    """The length of a vector, also where its squares underflow; its gradient is 0 at 0."""
-    size = jnp.max(_num.magnitude(x), -1, keepdims=True)
-    unit = x / jnp.where((size > 0) & jnp.isfinite(size), size, 1)
-    return size[..., 0] * jnp.sqrt(_dense.squares(unit, 1))
-
-
-@_length.defjvp
-def _(primals, tangents):
-    length = _length(*primals)
-    direction = primals[0] / jnp.where(length > 0, length, 1)[..., None]
-    return length, jnp.sum(direction * tangents[0], -1)
-
-
 @jax.jit
 def tv_shared(loc_p: ArrayLike, loc_q: ArrayLike, scale_tril: ArrayLike) -> Array:
     """Total variation of two Gaussians with one covariance, erf(|Lq^-1 (loc_p - loc_q)| / sqrt 8), in [0, 1].
@@ -225,7 +216,7 @@ def tv_shared(loc_p: ArrayLike, loc_q: ArrayLike, scale_tril: ArrayLike) -> Arra
     _check.one_event(cell, "loc_p", size, "loc_q", loc_q.shape[-1] if loc_q.ndim else 0)
     fields = [("loc_p", loc_p, 1), ("loc_q", loc_q, 1), ("scale_tril", lower, 2)]
     loc_p, loc_q, lower = _check.together(cell, fields)
-    return lax.erf(_length(_dense.solve_vector(jnp.tril(lower), loc_p - loc_q)) / math.sqrt(8))
+    return lax.erf(_num.norm(_dense.solve_vector(_lower(lower), loc_p - loc_q)) / math.sqrt(8))
 
 
 @jax.jit
@@ -247,7 +238,7 @@ def log_prob(p: MVN, x: ArrayLike) -> Array:
     size = _check.dense(cell, "p", loc, lower)
     _check.one_event(cell, "p", size, "x", x.shape[-1] if x.ndim else 0)
     loc, lower, x = _check.together(cell, [("p.loc", loc, 1), ("p.scale_tril", lower, 2), ("x", x, 1)])
-    z = _dense.solve_vector(jnp.tril(lower), x - loc)
+    z = _dense.solve_vector(_lower(lower), x - loc)
     return -jnp.sum(z * z / 2 + jnp.log(_dense.diagonal(lower)) + LOG_TAU / 2, -1)
 
 
