@@ -139,15 +139,15 @@ def _count(x: Array) -> Array:
     return jnp.sum(jnp.where(x, 1, 0), -1)
 
 
-def _log_det_ratio(s: Scaled, lower: Array, whole: Array) -> Array:
-    """log det(I + Psi): by its eigenvalues, or by two determinants where Psi is a difference of large numbers."""
+def _log_det_ratio(s: Scaled, lower: Array, whole: Array) -> tuple[Array, Array]:
+    """log det(I + Psi) by eigenvalues, or by two determinants where it is False that Psi keeps its digits."""
     h = s.g + s.k
     to_p = jnp.linalg.cholesky(plus_one(gram(h, 1 / s.rho, h)))
     logs = [2 * jnp.sum(jnp.log(diagonal(x)), -1) for x in (to_p, lower)]
     parts = [jnp.sum(jnp.square(solve(lower, turned(x))), -2) for x in (s.g, s.k)]
     lost = jnp.sum((jnp.abs(s.eta) * parts[0] + parts[1]) / s.rho, -1)
-    near = lost < logs[0] + logs[1] + s.g.shape[-1]
-    return jnp.where(near, jnp.sum(_num.log1p_by(whole, 1 + whole), -1), logs[0] - logs[1])
+    known = lost < logs[0] + logs[1] + s.g.shape[-1]
+    return jnp.where(known, jnp.sum(_num.log1p_by(whole, 1 + whole), -1), logs[0] - logs[1]), known
 
 
 def _terms(s: Scaled, a: Array):
@@ -161,11 +161,12 @@ def _terms(s: Scaled, a: Array):
     v = jnp.linalg.eigvalsh(mix.v)
     rest = solve(lower, turned(s.k - s.eta[..., None] * s.g))
     crossed = a * jnp.sum(jnp.sum(rest * rest, -2) / (s.rho * mix.m), -1)  # tr Psi - tr Theta
-    log_whole = _log_det_ratio(s, lower, whole)
+    log_whole, known = _log_det_ratio(s, lower, whole)
     log_part = jnp.sum(log_ratio(part, b[..., None]), -1)
     near = jnp.sum(excess(whole, 1 + whole), -1) - jnp.sum(log_excess(part, b[..., None]), -1) - crossed
     far = log_part - log_whole  # what is left where the traces are large and cancel
-    spread = jnp.where(jnp.abs(crossed) < jnp.abs(log_part) + jnp.abs(log_whole), near, far)
+    known &= jnp.abs(crossed) < jnp.abs(log_part) + jnp.abs(log_whole)
+    spread = jnp.where(known, near, far)
     alone = jnp.sum(coordinate(s.eta, s.rho, a[..., None], b[..., None]), -1)
     value = alone + spread / a + jnp.sum(log_ratio(v, mix.ab[..., 0]), -1)
     ok = _count(mix.m < 0) + _count(1 + mix.ab[..., 0] * v <= 0) == _count(1 + b[..., None] * part <= 0)
@@ -311,7 +312,7 @@ def largest(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array) -> Array:
     y, ok = _solved(s)
     lower = jnp.linalg.cholesky(plus_one(product(turned(s.g), s.g)))
     whole = jnp.linalg.eigvalsh(theta(s, lower, jnp.ones_like(delta[..., 0]), s.rho))
-    change = jnp.sum(_num.log1p_by(s.eta, s.rho), -1) + _log_det_ratio(s, lower, whole)
+    change = jnp.sum(_num.log1p_by(s.eta, s.rho), -1) + _log_det_ratio(s, lower, whole)[0]
     value = (jnp.sum(s.x * y, -1) - change) / 2
     same = jnp.all(s.eta == 0, -1) & jnp.all(s.k == 0, (-2, -1)) & jnp.all(s.x == 0, -1)
     value = jnp.where(same, 0, jnp.where(ok, value, jnp.inf))
