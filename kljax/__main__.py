@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,8 +116,12 @@ def _run_compare(options: argparse.Namespace) -> int:
     _check_options(options)
     start = time.perf_counter()
     with ExitStack() as stack:
-        p, q = (stack.enter_context(closing(_tables.open_table(path, column))) for path in (options.p, options.q))
-        where = options.where and stack.enter_context(closing(_files.open_rows(options.where)))
+        p = _tables.open_table(options.p, column)
+        stack.callback(p.close)
+        q = _tables.open_table(options.q, column)
+        stack.callback(q.close)
+        where = _files.open_rows(options.where) if options.where else None
+        stack.callback(where.close if where else lambda: None)
         progress = stack.enter_context(_progress(max(p.count, q.count)))
         top = options.top if options.top is not None else 10 if options.plot else 0
         report = _compare.stream(

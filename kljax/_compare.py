@@ -308,7 +308,8 @@ def _complain(block: Block, start: int, tables: tuple[Table, Table]) -> None:
     for table, side in zip(tables, block[:2], strict=True):
         ranks = [len(field.event) for field in table.form.fields]
         mask = block.where
-        mask = mask if mask is None or mask.ndim <= side[0].ndim else mask.any(0)
+        if mask is not None and mask.ndim > side[0].ndim:
+            mask = np.any(mask, 0, keepdims=True)
         fault = table.form.fault([x if x.ndim > n else x[None] for x, n in zip(side, ranks, strict=True)], mask)
         if fault is not None:
             place = [] if side[fault.part].ndim == ranks[fault.part] else [f"row {start + fault.row}"]

@@ -80,8 +80,13 @@ class Rule(NamedTuple):
     expected: Callable[[float, np.ndarray, tuple[int, ...]], str]  # of the first such value, its row and its place
 
 
-def continuous(parts: Sequence[np.ndarray], where: None, *, rules: tuple[Rule | None, ...]) -> Fault | None:
-    """Of parameters, part by part [N, *event]: what is not finite, and what breaks the rule of its part."""
+def continuous(
+    parts: Sequence[np.ndarray], where: np.ndarray | None, *, rules: tuple[Rule | None, ...]
+) -> Fault | None:
+    """Of parameters, part by part [N, *event]: what is not finite, and what breaks the rule of its part.
+
+    There is no outcome for a mask to delete: `where` is None.
+    """
     for number, (part, rule) in enumerate(zip(parts, rules, strict=True)):
         values = _floats(part)
         wrong = ~np.isfinite(values)

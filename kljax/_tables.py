@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -167,14 +167,14 @@ def items(who: str, column: ModuleType, **given: Any) -> tuple[Form, list[Item]]
     for item in found:
         if item.array.dtype.kind in "cOSUM":
             raise InputError(f"{who}: {item.name} holds {item.array.dtype}: expected real numbers")
-    return form, _spread(who, form, _scalars_filled(found) if column is normal else found)
+    return form, _spread(who, form, _scalars_filled(found, len(form.fields)) if column is normal else found)
 
 
 def _form_of(who: str, column: ModuleType, name: str, value: Any) -> Form:
     known = {form.kind: form for forms in FORMS.values() for form in forms if form.kind}
     forms = _forms(who, column)
     form = known.get(type(value), None if forms[0].kind else forms[0])
-    if form in forms:
+    if form is not None and form in forms:
         return form
     kind = type(value).__name__
     if form is not None:
@@ -182,13 +182,20 @@ def _form_of(who: str, column: ModuleType, name: str, value: Any) -> Form:
     raise InputError(f"{who}: {name} is a {kind}: pass a {' or '.join(f.kind.__name__ for f in forms if f.kind)}")
 
 
-def _scalars_filled(found: list[Item]) -> list[Item]:
-    """A number stands for every coordinate, in the floating type of the arrays beside it."""
+def _scalars_filled(found: list[Item], parts: int) -> list[Item]:
+    """A number stands for every coordinate of its own distribution, or else of the other, in the type of the arrays."""
     arrays = [item.array for item in found if item.array.ndim]
-    event = arrays[0].shape[-1:] if arrays else (1,)
     wide = not arrays or any(floating_type(a.dtype).itemsize == 8 for a in arrays)
     kind = np.float64 if wide else np.float32
-    return [i if i.array.ndim else i._replace(array=np.broadcast_to(i.array.astype(kind), event)) for i in found]
+    filled = []
+    for i in range(0, len(found), parts):
+        own = found[i : i + parts]
+        sizes = [a.shape[-1:] for a in [*(item.array for item in own if item.array.ndim), *arrays]]
+        event = (sizes or [(1,)])[0]
+        for item in own:
+            number = None if item.array.ndim else np.broadcast_to(item.array.astype(kind), event)
+            filled.append(item if number is None else item._replace(array=number))
+    return filled
 
 
 def _spread(who: str, form: Form, found: list[Item]) -> list[Item]:
@@ -221,9 +228,11 @@ def open_table(path: str | os.PathLike, column: ModuleType) -> Table:
         return Table(forms[0], (rows,), rows.close)
     form = _form_in(os.fspath(path), forms)
     with ExitStack() as stack:
-        paths = [f"{os.fspath(path)}:{field.name}" for field in form.fields]
-        parts = tuple(stack.enter_context(closing(open_rows(path))) for path in paths)
-        return Table(form, parts, stack.pop_all().close)
+        parts = []
+        for field in form.fields:
+            parts.append(open_rows(f"{os.fspath(path)}:{field.name}"))
+            stack.callback(parts[-1].close)
+        return Table(form, tuple(parts), stack.pop_all().close)
 
 
 def _form_in(path: str, forms: tuple[Form, ...]) -> Form:
