@@ -220,8 +220,7 @@ def _common_shape(p: Table, q: Table, where: Rows | None) -> tuple[int, int]:
     """How many rows there are, and the size of the event."""
     if p.form is not q.form:
         kinds = [" and ".join(field.name for field in table.form.fields) for table in (p, q)]
-        names = [table.parts[0].name.removesuffix(":loc") for table in (p, q)]
-        raise InputError(f"{names[1]}: holds {kinds[1]} where {names[0]} holds {kinds[0]}; save both alike")
+        raise InputError(f"{q.name}: holds {kinds[1]} where {p.name} holds {kinds[0]}; save both alike")
     parts = [*p.parts, *q.parts]
     flat = [part for part, field in zip(parts, p.form.fields * 2, strict=True) if len(field.event) == 1]
     first = p.parts[0]
@@ -320,6 +319,6 @@ def _complain(block: Block, start: int, tables: tuple[Table, Table]) -> None:
 def _complain_of_result(values: np.ndarray, start: int, names: list[str], tables: tuple[Table, Table]) -> None:
     row, column = np.argwhere(np.isnan(values))[0]
     raise InputError(
-        f"{tables[0].parts[0].name}: row {start + column}: {names[row]} against {tables[1].parts[0].name} is not a "
-        "number, though each value alone is valid; expected less extreme values"
+        f"{tables[0].name}: row {start + column}: {names[row]} against {tables[1].name} is not a number, "
+        "though each value alone is valid; expected less extreme values"
     )

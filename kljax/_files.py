@@ -93,9 +93,9 @@ def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
 
 def _row_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     if not shape:
-        raise InputError(f"{name}: a single number; expected an array with outcomes on its last axis")
+        raise InputError(f"{name}: a single number; expected an array of one axis or more")
     if 0 in shape:
-        raise InputError(f"{name}: shape {shape} is empty; expected at least one row and one outcome")
+        raise InputError(f"{name}: shape {shape} is empty; expected at least one row and one column")
     return math.prod(shape[:-1]), shape[-1]
 
 

@@ -97,6 +97,12 @@ class Table(NamedTuple):
     close: Callable[[], None] = lambda: None
 
     @property
+    def name(self) -> str:
+        """What messages call it: the name of its first part, less that of the field."""
+        field = self.form.fields[0].name
+        return self.parts[0].name[: -len(field) - 1] if field else self.parts[0].name
+
+    @property
     def count(self) -> int:
         """How many distributions there are."""
         return max(part.shape[0] for part in self.parts)

@@ -1,5 +1,6 @@
 """kljax.compare, kljax.check and the command line for Gaussians: numbers against NumPy, errors to the letter."""
 
+import doctest
 import json
 import re
 from pathlib import Path
@@ -234,8 +235,8 @@ def test_gaussians_pass(p, column):
          "like its logarithm? use LogScaleNormal (an array log_scale)"),
         (Normal([0.0, 1.0], 0.0), "normal", "p.scale[0] is 0: expected a standard deviation > 0"),
         (Normal([0.0, 1.0], [1.0, np.nan]), "normal", "p.scale[1] is nan: expected a number"),
-        (Normal([0.0, 1.0], np.array([1.0, 2.0**-130], np.float32)), "normal", "p.scale[1] is 7.34684e-40: expected a standard "
-         "deviation of at least 1.18e-38, the smallest normal number"),
+        (Normal([0.0, 1.0], np.array([1.0, 2.0**-130], np.float32)), "normal", "p.scale[1] is 7.34684e-40: expected a "
+         "standard deviation of at least 1.18e-38, the smallest normal number"),
         (Normal(np.full((2, 2, 1), [[0.0], [np.inf]]), 1.0), "normal", "p.loc[0, 1, 0] is inf: expected a finite "
          "number"),
         (LogScaleNormal([0.0], [np.inf]), "normal", "p.log_scale[0] is inf: expected a finite number"),
@@ -331,8 +332,8 @@ def broken(array, value):
         ({"loc": LOC_Q[0], "scale": broken(SCALE_Q, 0)[21]}, "bad.npz:scale: column 2 is 0: expected a standard "
          "deviation > 0"),
         ({"loc": LOC_Q, "scale": np.array(["a"])}, "bad.npz:scale: holds <U1; expected real numbers"),
-        ({"loc": LOC_Q, "scale": np.float32(1)}, "bad.npz:scale: a single number; expected an array with outcomes on "
-         "its last axis"),
+        ({"loc": LOC_Q, "scale": np.float32(1)}, "bad.npz:scale: a single number; expected an array of one axis or "
+         "more"),
     ],
 )  # fmt: skip
 def test_bad_files(files, capsys, arrays, message):
@@ -359,6 +360,21 @@ def test_bad_options(files, capsys, arguments, message):
     for name in ("text.npz", "text.safetensors"):
         Path(name).write_bytes(b"neither this nor that")
     assert failure(capsys, *arguments) == message
+
+
+@pytest.mark.lenient
+@pytest.mark.parametrize("verb", [kljax.compare, kljax.check], ids=lambda verb: verb.__name__)
+def test_the_examples_run(verb):
+    test = doctest.DocTestParser().get_doctest(verb.__doc__, {}, verb.__name__, None, 0)
+    assert len(test.examples) > 3 and doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_numbers_below_zero_are_left_out_of_the_figure(tmp_path):
+    narrow = Normal(LOC_P, np.full_like(SCALE_P, 0.01))
+    report = kljax.compare(narrow, narrow, rows=["cross_entropy"], top=0, **NORMAL)
+    assert report.rows["cross_entropy"].max < 0
+    (axes,) = report.plot(tmp_path / "a.png").axes
+    assert f"{ROWS} below 0" in axes.get_title(loc="left")
 
 
 def test_help_names_the_column(capsys):
