@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from kljax import probs
-from kljax._files import InputError, Rows, floating_type
+from kljax._files import InputError, Rows
 from kljax._report import Report, bounds, statistics, storage, top_outcomes
-from kljax._tables import Form, Table, as_table, tables
+from kljax._tables import Form, Table, as_table, floating_type, tables
 from kljax._tally import Block, Tally, tempered
 
 BRIEF = ("kl", "reverse_kl", "js", "tv")

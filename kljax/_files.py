@@ -76,14 +76,6 @@ def array_names(path: str) -> list[str]:
     return _npz_names(path) if Path(path).suffix.lower() == ".npz" else sorted(_safetensors_header(path)[0])
 
 
-def floating_type(dtype: np.dtype) -> np.dtype:
-    """What a stored number is computed from: floats as they are (8-bit as float32), others as float64."""
-    native = dtype.newbyteorder("=")
-    if native in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)):
-        return native
-    return np.dtype(np.float32 if dtype.name.startswith("float8") else np.float64)
-
-
 def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
     """An array in memory, [..., K], as Rows."""
     shape = _row_shape(name, array.shape)
@@ -181,6 +173,10 @@ class _Member:
         self.shape, self.fortran, self.dtype = _npy_header(self.stream, self.name)
         self.row = 0
 
+    def close(self) -> None:
+        self.stream.close()  # an archive keeps its file open for its streams
+        self.archive.close()
+
     def skip(self, size: int) -> None:
         while size:
             size -= len(self.take(min(size, 1 << 24)))
@@ -224,7 +220,7 @@ def _open_npz(file: str, key: str | None) -> Rows:
     if member.fortran and len(member.shape) > 1:
         raise InputError(f"{member.name}: Fortran order cannot be streamed; save np.ascontiguousarray(array)")
     shape = _row_shape(member.name, member.shape)
-    return Rows(member.name, shape, member.dtype, member.read, len(member.shape) == 1, member.archive.close)
+    return Rows(member.name, shape, member.dtype, member.read, len(member.shape) == 1, member.close)
 
 
 _BAD_HEADER = (ValueError, KeyError, TypeError, AttributeError)

@@ -15,7 +15,7 @@ from jax import Array
 from kljax import _faults, logits, lowrank, mvn, normal, probs
 from kljax import rows as row_table
 from kljax._faults import Fault, Rule
-from kljax._files import InputError, Rows, array_names, arrays_as_rows, floating_type, open_rows
+from kljax._files import InputError, Rows, array_names, arrays_as_rows, open_rows
 
 
 class Field(NamedTuple):
@@ -112,6 +112,14 @@ class Table(NamedTuple):
         size = self.parts[0].shape[1]
         width = self.parts[part].shape[1]
         return {"DD": (size, size), "DR": (size, width // size)}.get(self.form.fields[part].event, (width,))
+
+
+def floating_type(dtype: np.dtype) -> np.dtype:
+    """What a stored number is computed from: floats as they are (8-bit as float32), others as float64."""
+    native = dtype.newbyteorder("=")
+    if native in (np.dtype(np.float16), np.dtype(jnp.bfloat16), np.dtype(np.float32)):
+        return native
+    return np.dtype(np.float32 if dtype.name.startswith("float8") else np.float64)
 
 
 def as_table(column: ModuleType, given: Rows | Table) -> Table:
