@@ -8,19 +8,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 import kljax
-from kljax import _compare, _files, _plot
+from kljax import _compare, _files, _plot, _tables
 
 _EXAMPLE = """examples:
   kljax compare teacher.npy student.npy --as logits --rows kl,js,tv
   kljax compare a.safetensors:logits b.npz --as logits --temperature 2 --json report.json --plot report.png
   kljax compare counts-may.csv counts-june.csv --rows jeffreys,js,renyi@2
+  kljax compare posterior.npz prior.npz --as normal --rows kl,hellinger_sq,wasserstein2
 """
 
 
@@ -43,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         description=(
             "Divergences between the rows of two files, which may be larger than memory:\n"
             ".npy, .npz, .safetensors, .zarr, .csv. FILE:NAME names one of several arrays.\n"
+            "With --as normal P and Q are .npz or .safetensors, each with arrays loc and scale\n"
+            "(standard deviations) or loc and log_scale, [N, D], or [D] for one that belongs to all rows.\n"
             "Rows and columns count from 0."
         ),
         epilog=_EXAMPLE,
@@ -50,13 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("p", metavar="P", help="distributions [N, K], or one [K] for all rows of Q")
     compare.add_argument("q", metavar="Q", help="what to compare them with, [N, K] or [K]")
-    compare.add_argument("--as", dest="column", choices=("probs", "logits"), default="probs",
-                         help="what the numbers are: weights >= 0 (default) or log-weights")  # fmt: skip
-    compare.add_argument("--rows", default=",".join(_compare.BRIEF), metavar="NAMES",
-                         help="divergences, as in kl,renyi@2,js@0.1 (default: %(default)s)")  # fmt: skip
+    compare.add_argument("--as", dest="column", choices=("probs", "logits", "normal"), default="probs",
+                         help="what the numbers are: weights >= 0 (default), log-weights, loc and scale")  # fmt: skip
+    compare.add_argument("--rows", metavar="NAMES",
+                         help="divergences, as in kl,renyi@2,js@0.1 (default: " + ",".join(_compare.BRIEF)
+                         + "; normal has tv_lower, tv_upper, ... for more than one coordinate)")  # fmt: skip
     compare.add_argument("--where", metavar="FILE", help="mask [K] or [N, K]; outcomes with 0 are deleted")
     compare.add_argument("--temperature", type=float, metavar="T", help="divide both logits by T")
-    compare.add_argument("--top", type=int, metavar="N", help="list the N outcomes that add most to kl")
+    compare.add_argument("--top", type=int, metavar="N", help="list the N outcomes or coordinates that add most to kl")
     compare.add_argument("--json", metavar="F", help="write the report to F")
     compare.add_argument("--plot", metavar="F", help="draw histograms and top outcomes (.png, .pdf, .svg)")
     tour = commands.add_parser("tour", help="what it does, on a small real language model")
@@ -106,22 +110,27 @@ def _run_tour(options: argparse.Namespace) -> int:
 
 def _run_compare(options: argparse.Namespace) -> int:
     column = getattr(kljax, options.column)
-    rows = [name.strip() for name in options.rows.split(",") if name.strip()]
-    _compare.cells(column, rows)
+    rows = options.rows if options.rows is None else [name.strip() for name in options.rows.split(",") if name.strip()]
+    if rows is not None:
+        _compare.cells(column, rows)
     _check_options(options)
     start = time.perf_counter()
     with ExitStack() as stack:
-        paths = (options.p, options.q, options.where)
-        opened = [path and stack.enter_context(closing(_files.open_rows(path))) for path in paths]  # type: ignore[arg-type]
-        p, q, where = opened
-        progress = stack.enter_context(_progress(max(p.shape[0], q.shape[0])))
+        p = _tables.open_table(options.p, column)
+        stack.callback(p.close)
+        q = _tables.open_table(options.q, column)
+        stack.callback(q.close)
+        where = _files.open_rows(options.where) if options.where else None
+        stack.callback(where.close if where else lambda: None)
+        progress = stack.enter_context(_progress(max(p.count, q.count)))
         top = options.top if options.top is not None else 10 if options.plot else 0
         report = _compare.stream(
             p, q, column=column, rows=rows, where=where,
             temperature=options.temperature, top=top, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - start
-    size = sum(math.prod(table.shape) * table.dtype.itemsize for table in opened if table)
+    read = [*p.parts, *q.parts, *([where] if where else [])]
+    size = sum(math.prod(part.shape) * part.dtype.itemsize for part in read)
     if options.json:
         measured = report.to_dict() | {"bytes": size, "seconds": seconds}
         _write(
@@ -138,10 +147,12 @@ def _run_compare(options: argparse.Namespace) -> int:
 def _check_options(options: argparse.Namespace) -> None:
     """What can be refused before hours of reading."""
     if options.temperature is not None:
-        if options.column == "probs":
+        if options.column != "logits":
             raise _files.InputError("--temperature divides logits: it needs --as logits")
         if not 0 < options.temperature < math.inf:
             raise _files.InputError(f"--temperature {options.temperature:g}: expected a number above 0")
+    if options.where and options.column == "normal":
+        raise _files.InputError("--where deletes outcomes: it needs --as probs or --as logits")
     if options.top is not None and options.top < 0:
         raise _files.InputError(f"--top {options.top}: expected a number >= 0")
     if options.plot:

@@ -154,3 +154,60 @@ def one_coordinate(cell: str, size: int, instead: str) -> None:
     hint = f"{cell}: the event has {size} coordinates, for which there is no closed form: call {instead}, or pass "
     hint += "axis=() for one value a coordinate"
     chex.assert_equal(size, 1, custom_message=hint)
+
+
+# multivariate Gaussians: fields with an event of their own rank, batches by the tail rule
+
+
+def _part(cell: str, name: str, a: Array, event: tuple[int | None, ...], letters: str) -> None:
+    """The last axes of one field: as many as `event`, and of these sizes where a size is given."""
+    hint = f"{cell}: {name} {a.shape}: expected [..., {letters}]"
+    sizes = [f"{letter} = {size}" for letter, size in zip(letters.split(", "), event, strict=True) if size is not None]
+    hint += f" with {', '.join(dict.fromkeys(sizes))}" if sizes else ""
+    chex.assert_equal(a.ndim >= len(event), True, custom_message=hint)
+    last = a.shape[a.ndim - len(event) :]
+    ok = all(size is None or size == got for size, got in zip(event, last, strict=True)) and 0 not in last[:1]
+    chex.assert_equal(ok, True, custom_message=hint)
+
+
+def _leading(cell: str, name_a: str, a: Array, rank_a: int, name_b: str, b: Array, rank_b: int) -> None:
+    """The axes before the event: equal, or one the tail of the other."""
+    x, y = a.shape[: a.ndim - rank_a], b.shape[: b.ndim - rank_b]
+    both = min(len(x), len(y))
+    hint = (
+        f"{cell}: {name_a} {a.shape} and {name_b} {b.shape}: the axes before the event, {x} and {y}, must be equal or "
+        f"one the tail of the other (size 1 does not stretch); one for the whole batch has none, or broadcast it first"
+    )
+    chex.assert_equal(x[len(x) - both :], y[len(y) - both :], custom_message=hint)
+
+
+def together(cell: str, fields: Sequence[tuple[str, Array, int]]) -> list[Array]:
+    """Fields (name, array, rank of the event) broadcast to one batch by the tail rule."""
+    leads = [a.shape[: a.ndim - rank] for _, a, rank in fields]
+    longest = leads.index(max(leads, key=len))
+    for field in fields:
+        _leading(cell, *fields[longest], *field)
+    return [jnp.broadcast_to(a, leads[longest] + a.shape[a.ndim - rank :]) for _, a, rank in fields]
+
+
+def dense(cell: str, name: str, loc: Array, matrix: Array, field: str = "scale_tril") -> int:
+    """loc `[..., D]` and a matrix `[..., D, D]`; the size of the event."""
+    _part(cell, f"{name}.loc" if name else "loc", loc, (None,), "D")
+    size = loc.shape[-1]
+    _part(cell, f"{name}.{field}" if name else field, matrix, (size, size), "D, D")
+    return size
+
+
+def thin(cell: str, name: str, loc: Array, factor: Array, diag: Array) -> tuple[int, int]:
+    """loc `[..., D]`, cov_factor `[..., D, R]` and cov_diag `[..., D]`; D and R."""
+    _part(cell, f"{name}.loc", loc, (None,), "D")
+    size = loc.shape[-1]
+    _part(cell, f"{name}.cov_factor", factor, (size, None), "D, R")
+    _part(cell, f"{name}.cov_diag", diag, (size,), "D")
+    return size, factor.shape[-1]
+
+
+def one_event(cell: str, name_a: str, size_a: int, name_b: str, size_b: int) -> None:
+    """Two distributions over vectors of one length."""
+    hint = f"{cell}: {name_a} has events of {size_a} coordinates and {name_b} of {size_b}: they must be equal"
+    chex.assert_equal(size_a, size_b, custom_message=hint)

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from kljax import _check, probs
-from kljax import rows as row_table
-from kljax._files import InputError, Rows, arrays_as_rows
-from kljax._report import Report, Support, bounds, statistics, storage, top_outcomes
-from kljax._validate import find_fault
+from kljax import probs
+from kljax._files import InputError, Rows
+from kljax._report import Report, bounds, statistics, storage, top_outcomes
+from kljax._tables import Form, Table, as_table, floating_type, tables
+from kljax._tally import Block, Tally, tempered
 
 BRIEF = ("kl", "reverse_kl", "js", "tv")
 FULL = (
@@ -51,8 +50,8 @@ class Cell(NamedTuple):
 
 
 def compare(
-    p: ArrayLike,
-    q: ArrayLike,
+    p: Any,
+    q: Any,
     *,
     column: ModuleType = probs,
     rows: Sequence[str] | None = None,
@@ -60,36 +59,40 @@ def compare(
 ) -> Report:
     """Every divergence D(p, q) of each pair of rows, in both directions, and what they have in common.
 
-    p, q: shape [..., K]; leading axes are equal or one's are the tail of the other's (one q [K] for all).
-    column: `kljax.probs` or `kljax.logits`. rows: names of its cells, a parameter after @ (`renyi@2`,
-    `js@0.1`, `alpha@0.5`, `hockey_stick@2`), `reverse_` for the arguments swapped; None means all. top: how
-    many of the outcomes that contribute most to kl to list. Infinite values are counted, not averaged. Row
-    numbers count from 0 over the flattened leading axes. Raises ValueError where `kljax.check` would.
+    p, q: shape [..., K], or what the cells of a Gaussian column take; leading axes are equal or one's are the tail of
+    the other's (one q [K], one `Normal(0.0, 1.0)`, for all). column: `kljax.probs`, `kljax.logits`, `kljax.normal`,
+    `kljax.mvn` or `kljax.lowrank`. rows: names of its cells, a parameter after @ (`renyi@2`, `js@0.1`, `alpha@0.5`,
+    `hockey_stick@2`), `reverse_` for the arguments swapped; None means all, with bounds (`tv_lower`, `tv_upper`) where
+    a column has no `tv` or `js`. top: how many of the outcomes that contribute most to kl to list, in `kljax.normal` of
+    the coordinates. Infinite values are counted, not averaged. Row numbers count from 0 over the flattened leading
+    axes. Raises ValueError where `kljax.check` would.
 
     >>> import kljax
     >>> report = kljax.compare([[0.5, 0.5], [0.2, 0.8]], [[0.5, 0.5], [0.4, 0.6]], rows=["tv"])
     >>> print(f"{report.rows['tv'].max:.2f} at row {report.rows['tv'].argmax}")
     0.20 at row 1
+    >>> p, q = kljax.normal.Normal([[0.0, 1.0], [0.0, 3.0]], 1.0), kljax.normal.Normal(0.0, 1.0)
+    >>> report = kljax.compare(p, q, column=kljax.normal, rows=["kl"])
+    >>> print(f"{report.rows['kl'].mean:.2f}, most of it in coordinate {report.top[0].outcome}")
+    2.50, most of it in coordinate 1
     """
-    tables = _tables(np.asarray(p), np.asarray(q))
-    return stream(*tables, column=column, rows=FULL if rows is None else rows, top=top)
+    p, q = tables("kljax.compare", column, p=p, q=q)
+    rows = defaults(p.form, p.event(0)[0], (*FULL, *p.form.more)) if rows is None else rows
+    return stream(p, q, column=column, rows=rows, top=top)
 
 
-def _tables(p: np.ndarray, q: np.ndarray) -> tuple[Rows, Rows]:
-    shapes = f"kljax.compare: p {p.shape} and q {q.shape}"
-    for array in (p, q):
-        if array.dtype.kind in "cOSUM":
-            raise InputError(f"kljax.compare: p {p.dtype} and q {q.dtype}: expected real numbers")
-        if array.ndim == 0 or array.size == 0:
-            raise InputError(f"{shapes}: expected [..., K] with at least one row and one outcome")
-    small, large = sorted((p.shape, q.shape), key=len)
-    if small[-1] != large[-1]:
-        raise InputError(f"{shapes}: the event axis, the last, must match")
-    if large[len(large) - len(small) :] != small:
-        raise InputError(f"{shapes}: leading axes must be equal, or one's the tail of the other's")
-    if 1 < len(small) < len(large):
-        p, q = np.broadcast_to(p, large), np.broadcast_to(q, large)
-    return arrays_as_rows(p, "p"), arrays_as_rows(q, "q")
+def defaults(form: Form, size: int, names: Sequence[str]) -> list[str]:
+    """Those of `names` that a column has for events of this size, bounds in place of what has no closed form."""
+    known = [name for name in available(form.column) if size == 1 or name not in form.one]
+    chosen = []
+    for name in names:
+        base = name.partition("@")[0]
+        bounded = (f"{name}_lower", f"{name}_upper")
+        if base in known or base.removeprefix("reverse_") in known:
+            chosen.append(name)
+        elif set(bounded) <= set(known):
+            chosen += bounded
+    return chosen
 
 
 def cells(column: ModuleType, names: Sequence[str]) -> dict[str, Cell]:
@@ -99,6 +102,19 @@ def cells(column: ModuleType, names: Sequence[str]) -> dict[str, Cell]:
     if not names:
         raise InputError("no rows to compare: name at least one")
     return {name: _cell(column, name) for name in names}
+
+
+def _chosen(form: Form, size: int, names: Sequence[str]) -> dict[str, Cell]:
+    """The cells for events of this size."""
+    found = cells(form.column, names)
+    for name, cell in found.items():
+        if size > 1 and cell.function.__name__ in form.one:
+            bound = cell.function.__name__.partition("_")[0]
+            raise InputError(
+                f"row {name!r}: no closed form for {size} coordinates, only for one; "
+                f"expected {bound}_lower or {bound}_upper"
+            )
+    return found
 
 
 def _cell(column: ModuleType, spec: str) -> Cell:
@@ -138,11 +154,11 @@ def available(column: ModuleType) -> list[str]:
 
 
 def stream(
-    p: Rows,
-    q: Rows,
+    p: Rows | Table,
+    q: Rows | Table,
     *,
     column: ModuleType = probs,
-    rows: Sequence[str] = BRIEF,
+    rows: Sequence[str] | None = None,
     where: Rows | None = None,
     temperature: float | None = None,
     top: int = 0,
@@ -150,87 +166,88 @@ def stream(
     spill_bytes: int = _SPILL_BYTES,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Report:
-    """`compare` for Rows of any length, about `block_bytes` at a time, the next block being read meanwhile.
+    """`compare` for tables of any length, about `block_bytes` at a time, the next block being read meanwhile.
 
-    where: a mask [K] or [N, K], False deletes the outcome. temperature: divides both logits. The numbers of
-    all rows are kept, beyond `spill_bytes` in a temporary file, so that percentiles are exact. Raises
-    InputError.
+    rows: None means those of BRIEF. where: a mask [K] or [N, K], False deletes the outcome. temperature: divides both
+    logits. The numbers of all rows are kept, beyond `spill_bytes` in a temporary file, so that percentiles are exact.
+    Raises InputError.
     """
+    p, q = as_table(column, p), as_table(column, q)
     count, outcomes = _common_shape(p, q, where)
-    chosen = cells(column, rows)
-    bytes_each = [max(floating_type(table.dtype).itemsize, 4) for table in (p, q)]
-    size = min(count, max(1, block_bytes // (outcomes * sum(bytes_each))))
+    chosen = _chosen(p.form, outcomes, defaults(p.form, outcomes, BRIEF) if rows is None else rows)
+    bytes_each = [max(floating_type(part.dtype).itemsize, 4) for part in (*p.parts, *q.parts)]
+    widths = [part.shape[1] for part in (*p.parts, *q.parts)]
+    size = min(count, max(1, block_bytes // sum(n * width for n, width in zip(bytes_each, widths, strict=True))))
     values = storage(len(chosen), count, spill_bytes)
-    tally = _Tally(column, outcomes, temperature, top)
+    tally = Tally(p.form, outcomes, temperature, top)
     with jax.enable_x64(True) if max(bytes_each) == 8 else nullcontext():
         for start, block in _ahead(_readers(p, q, where, count), count, size):
-            if start == 0:
-                _complain(block, start, (p, q), column)
+            if start == 0 or not p.form.masses:  # a mass that is none makes every cell nan, an infinite loc does not
+                _complain(block, start, (p, q))
             live = min(size, count - start)
-            padded = [_pad(part, size) for part in block]
-            found = _values(*padded, temperature, cells=tuple(chosen.values()))
+            padded = _padded(block, p.form, size)
+            found = _values(*padded, temperature, form=p.form, cells=tuple(chosen.values()))
             tally.add(block, padded, live)  # while the divergences are being computed
             part = values[:, start : start + live]
             part[:] = np.asarray(found)[:, :live]
             if np.isnan(part).any():
-                _complain(block, start, (p, q), column)
+                _complain(block, start, (p, q))
                 _complain_of_result(part, start, list(chosen), (p, q))
             progress(live)
-    names, eps = list(chosen), float(np.finfo(np.float64 if max(bytes_each) == 8 else np.float32).eps)
+    eps = float(np.finfo(np.float64 if max(bytes_each) == 8 else np.float32).eps)
+    return _report(p.form, list(chosen), values, tally, top, eps, spill_bytes)
+
+
+def _report(form: Form, names: list[str], values: np.ndarray, tally: Tally, top: int, eps: float, spill: int) -> Report:
+    count, mean = values.shape[1], tally.mean()
     return Report(
         count=count,
-        outcomes=outcomes,
-        column=column.__name__.rpartition(".")[2],
-        same_top=tally.same / count,
-        rows={name: statistics(row, spill_bytes) for name, row in zip(names, values, strict=True)},
+        outcomes=tally.violated.shape[1],
+        column=form.column.__name__.rpartition(".")[2],
+        same_top=tally.same / count if form.masses else None,
+        rows={name: statistics(row, spill) for name, row in zip(names, values, strict=True)},
         p_only=tally.support(0),
         q_only=tally.support(1),
         bounds=bounds(names, values, eps),
-        top=[] if tally.total is None else top_outcomes(tally.mean(), top),
+        top=[] if mean is None else top_outcomes(mean, top),
         values=values,
-        contributions=None if tally.total is None else tally.mean(),
+        contributions=mean,
+        unit=form.unit,
     )
 
 
-def _common_shape(p: Rows, q: Rows, where: Rows | None) -> tuple[int, int]:
-    for table in (q, where):
-        if table is None:
-            continue
-        if table.shape[1] != p.shape[1]:
+def _common_shape(p: Table, q: Table, where: Rows | None) -> tuple[int, int]:
+    """How many rows there are, and the size of the event."""
+    if p.form is not q.form:
+        kinds = [" and ".join(field.name for field in table.form.fields) for table in (p, q)]
+        raise InputError(f"{q.name}: holds {kinds[1]} where {p.name} holds {kinds[0]}; save both alike")
+    parts = [*p.parts, *q.parts]
+    flat = [part for part, field in zip(parts, p.form.fields * 2, strict=True) if len(field.event) == 1]
+    first = p.parts[0]
+    for table in [*flat, *([where] if where else [])]:
+        if table.shape[1] != first.shape[1]:
             raise InputError(
-                f"{table.name}: {table.shape[1]} columns where {p.name} has {p.shape[1]}: outcomes must match"
+                f"{table.name}: {table.shape[1]} columns where {first.name} has {first.shape[1]}: "
+                f"{p.form.unit} must match"
             )
-    count = p.shape[0] if not p.single else q.shape[0]
-    for table in (q, where):
-        if table is not None and not table.single and table.shape[0] != count:
+    long = next((part for part in parts if not part.single), first)
+    for table in [*parts, *([where] if where else [])]:
+        if not table.single and table.shape[0] != long.shape[0]:
             raise InputError(
-                f"{table.name}: {table.shape[0]} rows where {p.name} has {count}; "
+                f"{table.name}: {table.shape[0]} rows where {long.name} has {long.shape[0]}; "
                 f"one row for all has shape ({table.shape[1]},)"
             )
-    return count, p.shape[1]
+    return long.shape[0], first.shape[1]
 
 
-def floating_type(dtype: np.dtype) -> np.dtype:
-    """What a stored number is computed from: floats as they are (8-bit as float32), others as float64."""
-    native = dtype.newbyteorder("=")
-    if native in (np.dtype(np.float16), np.dtype(jnp.bfloat16), np.dtype(np.float32)):
-        return native
-    return np.dtype(np.float32 if dtype.name.startswith("float8") else np.float64)
+def _readers(p: Table, q: Table, where: Rows | None, count: int) -> Callable[[int, int], Block]:
+    """A function (start, stop) -> a block; a part of one row for all is read once and keeps no axis of rows."""
 
-
-def _readers(p: Rows, q: Rows, where: Rows | None, count: int) -> list[Callable[[int, int], Any]]:
-    """Functions (start, stop) -> arrays; a table of one row for all is read once and keeps its one axis."""
-
-    def reader(table, convert):
-        if table is None:
-            return lambda start, stop: None
-        if table.single and count > 1:
-            row = convert(table.read(0, 1))[0]
+    def reader(part, event, convert=lambda block: block.astype(floating_type(block.dtype), copy=False)):
+        if part.single and count > 1:
+            row = convert(part.read(0, 1)).reshape(event)
             return lambda start, stop: row
-        return lambda start, stop: convert(table.read(start, stop))
-
-    def number(block):
-        return block.astype(floating_type(block.dtype), copy=False)
+        return lambda start, stop: convert(part.read(start, stop)).reshape(-1, *event)
 
     def mask(block):
         wrong = np.argwhere((block != 0) & (block != 1))
@@ -239,134 +256,67 @@ def _readers(p: Rows, q: Rows, where: Rows | None, count: int) -> list[Callable[
             raise InputError(f"{where.name if where else 'where'}: {place}; a mask holds 0 and 1 (False and True)")
         return block != 0
 
-    return [reader(p, number), reader(q, number), reader(where, mask)]
+    sides = [[reader(part, table.event(i)) for i, part in enumerate(table.parts)] for table in (p, q)]
+    keep = reader(where, where.shape[1:], mask) if where else lambda start, stop: None
+
+    def read(start, stop):
+        first, second = (tuple(part(start, stop) for part in side) for side in sides)
+        return Block(first, second, keep(start, stop))
+
+    return read
 
 
-def _ahead(
-    readers: list[Callable[[int, int], Any]], count: int, size: int
-) -> Iterator[tuple[int, list[np.ndarray | None]]]:
-    """(start, one block of each reader), the next one being read in a thread meanwhile."""
-
-    def read(start):
-        return [reader(start, min(start + size, count)) for reader in readers]
-
+def _ahead(read: Callable[[int, int], Block], count: int, size: int) -> Iterator[tuple[int, Block]]:
+    """(start, its block), the next one being read in a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(read, 0)
+        pending = pool.submit(read, 0, min(size, count))
         for start in range(0, count, size):
             block = pending.result()
             if start + size < count:
-                pending = pool.submit(read, start + size)
+                pending = pool.submit(read, start + size, min(start + 2 * size, count))
             yield start, block
 
 
-def _pad(part: np.ndarray | None, size: int) -> np.ndarray | None:
+def _padded(block: Block, form: Form, size: int) -> Block:
     """The last block made as long as the others, by copies of its last row: nothing compiles twice."""
-    if part is None or part.ndim == 1 or len(part) == size:
-        return part
-    return np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
+
+    def pad(part, rank):
+        if part.ndim == rank or len(part) == size:
+            return part
+        return np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
+
+    ranks = [len(field.event) for field in form.fields]
+    first, second = (tuple(pad(part, rank) for part, rank in zip(side, ranks, strict=True)) for side in block[:2])
+    return Block(first, second, None if block.where is None else pad(block.where, 1))
 
 
-@partial(jax.jit, static_argnames="cells")
-def _values(p, q, where, temperature, *, cells: tuple[Cell, ...]) -> Array:
+@partial(jax.jit, static_argnames=("form", "cells"))
+def _values(p, q, where, temperature, *, form: Form, cells: tuple[Cell, ...]) -> Array:
     """Every cell of a block, [rows, B], in one program, so that the cells share what they have in common."""
-    p, q = _tempered(p, temperature), _tempered(q, temperature)
+    p, q = (form.build([tempered(x, temperature) for x in side]) for side in (p, q))
     values = []
     for cell in cells:
         first, second = (q, p) if cell.swapped else (p, q)
         options = {cell.parameter: cell.value} if cell.parameter else {}
-        values.append(cell.function(first, second, where=where, **options))
+        values.append(cell.function(first, second, **options, **({} if where is None else {"where": where})))
     return jnp.stack(values)
 
 
-def _tempered(x: Array, temperature: Array | None) -> Array:
-    return x if temperature is None else _check.wide(x)[0] / temperature
-
-
-def _same_top(p: np.ndarray, q: np.ndarray, where: np.ndarray | None) -> int:
-    """In how many rows p and q have the same arg max. NumPy's is several times faster than XLA's on a CPU."""
-    tops = []
-    for x in (p, q):
-        tops.append((x if where is None else np.where(where, x, x.dtype.type(-np.inf))).argmax(-1))
-    return int(np.count_nonzero(tops[0] == tops[1]))
-
-
-@partial(jax.jit, static_argnames="column")
-def _one_sided(p, q, where, *, column: ModuleType) -> tuple[Array, Array, Array]:
-    """Mass of p where q has none and the reverse: which rows [2, B], which outcomes [2, K], how much [2, B]."""
-    # users may forbid implicit rank promotion, so the one shape is said aloud
-    shape = np.broadcast_shapes(p.shape, q.shape)
-    p, q = (jnp.broadcast_to(x, shape) for x in (p, q))
-    where = where if where is None else jnp.broadcast_to(where, shape)
-    nothing = 0.0 if column is probs else -jnp.inf
-    in_p, in_q = p > nothing, q > nothing
-    sides, shares = [], []
-    for x, side in ((p, in_p & ~in_q), (q, in_q & ~in_p)):
-        side = side if where is None else side & where
-        x = _check.wide(x)[0]
-        mass = x if column is probs else jax.nn.softmax(x, -1, where=where)
-        sides.append(side)
-        shares.append(jnp.sum(mass, -1, where=side) / jnp.sum(mass, -1, where=where))
-    side = jnp.stack(sides)
-    return side.any(-1), side.any(-2), jnp.stack(shares)
-
-
-@partial(jax.jit, static_argnames="column")
-def _contributions(p, q, where, live, temperature, *, column: ModuleType) -> tuple[Array, Array]:
-    """What each outcome adds to kl, summed over the rows before `live` with a finite kl, and their number."""
-    p, q = _tempered(p, temperature), _tempered(q, temperature)
-    each = column.contributions(p, q, row=row_table.kl, where=where)
-    keep = jnp.isfinite(jnp.sum(each, -1)) & (jnp.arange(each.shape[0]) < live)
-    return jnp.sum(jnp.where(keep[:, None], each, 0), 0), jnp.sum(keep)
-
-
-class _Tally:
-    """What is added up from block to block."""
-
-    def __init__(self, column: ModuleType, outcomes: int, temperature: float | None, top: int):
-        self.column, self.temperature = column, temperature
-        self.same = 0
-        self.finite = 0
-        self.total = np.zeros(outcomes) if top else None
-        self.violated = np.zeros((2, outcomes), bool)
-        self.rows = np.zeros(2, int)
-        self.mass = np.zeros(2)
-
-    def add(self, block: list[Any], padded: list[Any], live: int) -> None:
-        p, q, _ = block
-        self.same += _same_top(*block)
-        nothing = 0.0 if self.column is probs else -np.inf
-        if not min(p.min(), q.min()) > nothing:
-            rows, outcomes, mass = (np.asarray(x) for x in _one_sided(*padded, column=self.column))
-            self.rows += rows[:, :live].sum(1)
-            self.violated |= outcomes
-            self.mass = np.maximum(self.mass, mass.max(1))
-        if self.total is not None:
-            total, finite = _contributions(*padded, live, self.temperature, column=self.column)
-            self.total += np.asarray(total)
-            self.finite += int(finite)
-
-    def mean(self) -> np.ndarray:
-        assert self.total is not None
-        return self.total / max(self.finite, 1)
-
-    def support(self, side: int) -> Support:
-        outcomes = int(np.count_nonzero(self.violated[side]))
-        return Support(int(self.rows[side]), outcomes, float(self.mass[side]))
-
-
-def _complain(block: list[Any], start: int, tables: tuple[Rows, Rows], column: ModuleType) -> None:
+def _complain(block: Block, start: int, tables: tuple[Table, Table]) -> None:
     """Raise InputError if a value of the block is one that no distribution has."""
-    *sides, where = block
-    for table, side in zip(tables, sides, strict=True):
-        mask = where if where is None or where.ndim <= side.ndim else where.any(0)
-        fault = find_fault(np.atleast_2d(side), column, mask)
+    for table, side in zip(tables, block[:2], strict=True):
+        ranks = [len(field.event) for field in table.form.fields]
+        mask = block.where
+        if mask is not None and mask.ndim > side[0].ndim:
+            mask = np.any(mask, 0, keepdims=True)
+        fault = table.form.fault([x if x.ndim > n else x[None] for x, n in zip(side, ranks, strict=True)], mask)
         if fault is not None:
-            place = [] if side.ndim == 1 else [f"row {start + fault.row}"]
-            place += [] if fault.outcome is None else [f"column {fault.outcome}"]
-            raise InputError(f"{table.name}: {', '.join(place)} {fault.text}".replace(":  ", ": "))
+            place = [] if side[fault.part].ndim == ranks[fault.part] else [f"row {start + fault.row}"]
+            place += [] if not fault.place else ["column " + ", ".join(map(str, fault.place))]
+            raise InputError(f"{table.parts[fault.part].name}: {', '.join(place)} {fault.text}".replace(":  ", ": "))
 
 
-def _complain_of_result(values: np.ndarray, start: int, names: list[str], tables: tuple[Rows, Rows]) -> None:
+def _complain_of_result(values: np.ndarray, start: int, names: list[str], tables: tuple[Table, Table]) -> None:
     row, column = np.argwhere(np.isnan(values))[0]
     raise InputError(
         f"{tables[0].name}: row {start + column}: {names[row]} against {tables[1].name} is not a number, "

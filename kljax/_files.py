@@ -69,6 +69,13 @@ def open_rows(path: str | os.PathLike) -> Rows:
         raise InputError(f"{name}: {error.strerror or error}") from error
 
 
+def array_names(path: str) -> list[str]:
+    """The names of the arrays in a `.npz` or `.safetensors`. Raises InputError."""
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such file")
+    return _npz_names(path) if Path(path).suffix.lower() == ".npz" else sorted(_safetensors_header(path)[0])
+
+
 def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
     """An array in memory, [..., K], as Rows."""
     shape = _row_shape(name, array.shape)
@@ -78,9 +85,9 @@ def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
 
 def _row_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     if not shape:
-        raise InputError(f"{name}: a single number; expected an array with outcomes on its last axis")
+        raise InputError(f"{name}: a single number; expected an array of one axis or more")
     if 0 in shape:
-        raise InputError(f"{name}: shape {shape} is empty; expected at least one row and one outcome")
+        raise InputError(f"{name}: shape {shape} is empty; expected at least one row and one column")
     return math.prod(shape[:-1]), shape[-1]
 
 
@@ -166,6 +173,10 @@ class _Member:
         self.shape, self.fortran, self.dtype = _npy_header(self.stream, self.name)
         self.row = 0
 
+    def close(self) -> None:
+        self.stream.close()  # an archive keeps its file open for its streams
+        self.archive.close()
+
     def skip(self, size: int) -> None:
         while size:
             size -= len(self.take(min(size, 1 << 24)))
@@ -189,41 +200,60 @@ class _Member:
         return np.frombuffer(data, np.uint8).view(self.dtype).reshape(stop - start, -1)
 
 
-def _open_npz(file: str, key: str | None) -> Rows:
+_BAD_ZIP = (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError)
+
+
+def _npz_names(file: str) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
-            keys = [name.removesuffix(".npy") for name in archive.namelist()]
-        member = _Member(file, _choose(file, keys, key) + ".npy")
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except _BAD_ZIP as error:
+        raise InputError(f"{file}: not a readable .npz file ({_line(error)})") from error
+
+
+def _open_npz(file: str, key: str | None) -> Rows:
+    try:
+        member = _Member(file, _choose(file, _npz_names(file), key) + ".npy")
+    except _BAD_ZIP as error:
         raise InputError(f"{file}: not a readable .npz file ({_line(error)})") from error
     _check_dtype(member.name, member.dtype)
     if member.fortran and len(member.shape) > 1:
         raise InputError(f"{member.name}: Fortran order cannot be streamed; save np.ascontiguousarray(array)")
     shape = _row_shape(member.name, member.shape)
-    return Rows(member.name, shape, member.dtype, member.read, len(member.shape) == 1, member.archive.close)
+    return Rows(member.name, shape, member.dtype, member.read, len(member.shape) == 1, member.close)
 
 
-def _open_safetensors(file: str, key: str | None) -> Rows:
+_BAD_HEADER = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _safetensors_header(file: str) -> tuple[dict[str, Any], int]:
+    """The entries of a .safetensors file, each under its name, and where the numbers begin."""
     with open(file, "rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         text = stream.read(size) if size <= os.path.getsize(file) - 8 else b""
     try:
-        header = json.loads(text)
-        keys = sorted(name for name in header if name != "__metadata__")
-        name = f"{file}:{_choose(file, keys, key)}" if key is not None or len(keys) != 1 else file
-        entry = header[_choose(file, keys, key)]
+        return {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}, 8 + size
+    except _BAD_HEADER as error:
+        raise InputError(f"{file}: not a .safetensors file: its header cannot be read") from error
+
+
+def _open_safetensors(file: str, key: str | None) -> Rows:
+    header, offset = _safetensors_header(file)
+    keys = sorted(header)
+    chosen = _choose(file, keys, key)
+    name = file if key is None else f"{file}:{chosen}"
+    try:
+        entry = header[chosen]
         start, stop = entry["data_offsets"]
         shape, kind = tuple(int(n) for n in entry["shape"]), entry["dtype"]
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BAD_HEADER as error:
         raise InputError(f"{file}: not a .safetensors file: its header cannot be read") from error
     if kind not in _SAFETENSORS:
         raise InputError(f"{name}: holds {kind}; expected one of {', '.join(_SAFETENSORS)}")
     dtype = np.dtype(_SAFETENSORS[kind])
     if stop - start != math.prod(shape) * dtype.itemsize or min((start, *shape)) < 0:
         raise InputError(f"{name}: its header contradicts itself: {stop - start} bytes for shape {shape}")
-    return _raw(name, file, 8 + size + start, shape, dtype)
+    return _raw(name, file, offset + start, shape, dtype)
 
 
 def _open_zarr(file: str, key: str | None) -> Rows:

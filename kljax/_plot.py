@@ -18,7 +18,7 @@ _COLUMNS = 3
 
 
 def draw(report: "Report", path: str | os.PathLike | None = None) -> Any:
-    """A Figure with a histogram for each divergence and, if known, the outcomes that add most to kl.
+    """A Figure with a histogram for each divergence and, if known, the outcomes or coordinates that add most to kl.
 
     Saved to `path` if one is given, in the format of its suffix. Needs no display and leaves pyplot alone.
     Raises ImportError, in one line, if matplotlib is absent.
@@ -33,11 +33,7 @@ def draw(report: "Report", path: str | os.PathLike | None = None) -> Any:
     lines = math.ceil(panels / columns)
     figure = Figure(figsize=(4.4 * columns, 3.0 * lines + 0.7), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"{report.count:,} rows of {report.outcomes:,} outcomes as {report.column}; "
-        f"same top outcome in {report.same_top:.2%}",
-        fontsize=11,
-    )
+    figure.suptitle(report.heading, fontsize=11)
     grid = figure.add_gridspec(lines, columns)
     for i, (name, values) in enumerate(zip(report.rows, report.values, strict=True)):
         _histogram(figure.add_subplot(grid[i // columns, i % columns]), name, values, report.rows[name])
@@ -55,10 +51,11 @@ def _plain(axes: Any, title: str) -> None:
 
 
 def _histogram(axes: Any, name: str, values: np.ndarray, found: Any) -> None:
-    zero = int(np.count_nonzero(values == 0))
-    notes = [f"{count:,} {what}" for count, what in ((zero, "exactly 0"), (found.infinite, "infinite")) if count]
+    zero, below = int(np.count_nonzero(values == 0)), int(np.count_nonzero(values < 0))
+    left_out = ((zero, "exactly 0"), (below, "below 0"), (found.infinite, "infinite"))
+    notes = [f"{count:,} {what}" for count, what in left_out if count]
     _plain(axes, f"{name}  (not drawn: {', '.join(notes)})" if notes else name)
-    drawn = values.size - zero - found.infinite
+    drawn = values.size - zero - below - found.infinite
     if not drawn:
         return
     low = float(np.min(values, where=values > 0, initial=math.inf))
@@ -77,9 +74,9 @@ def _histogram(axes: Any, name: str, values: np.ndarray, found: Any) -> None:
 
 
 def _outcomes(axes: Any, report: "Report") -> None:
-    _plain(axes, f"outcomes that add most to kl, {sum(top.share for top in report.top):.0%} of its mean")
+    _plain(axes, f"{report.unit} that add most to kl, {sum(top.share for top in report.top):.0%} of its mean")
     labels = [str(top.outcome) for top in report.top]
     axes.barh(labels, [top.mean for top in report.top], color=_FILL)
     axes.invert_yaxis()
     axes.set_xlabel("mean contribution in nats", fontsize=8, color=_INK)
-    axes.set_ylabel("outcome", fontsize=8, color=_INK)
+    axes.set_ylabel(report.unit[:-1], fontsize=8, color=_INK)

@@ -2,8 +2,9 @@
 
 import math
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Bound(NamedTuple):
 
 
 class Top(NamedTuple):
-    """An outcome and what it adds to kl, on average over the rows where kl is finite."""
+    """An outcome, or a coordinate, and what it adds to kl, on average over the rows where kl is finite."""
 
     outcome: int
     mean: float
@@ -59,50 +60,59 @@ class Top(NamedTuple):
 class Report:
     """What a comparison of N pairs of rows with K outcomes found: `str(report)`, `to_dict()`, `plot(path)`.
 
-    `values` holds every row's number for every divergence, [rows, N]; `contributions` what each outcome adds
-    to the mean kl, [K], or None if it was not asked for.
+    `values` holds every row's number for every divergence, [rows, N]; `contributions` what each outcome (in
+    `kljax.normal` each coordinate) adds to the mean kl, [K], or None if it was not asked for or has no meaning.
+    `same_top`, `p_only` and `q_only` are None for densities, whose events have no mass. `unit` is what K counts.
     """
 
     count: int
     outcomes: int
     column: str
-    same_top: float
+    same_top: float | None
     rows: dict[str, Statistics]
-    p_only: Support
-    q_only: Support
+    p_only: Support | None
+    q_only: Support | None
     bounds: list[Bound]
     top: list[Top]
     values: np.ndarray = field(repr=False)
     contributions: np.ndarray | None = field(default=None, repr=False)
+    unit: str = "outcomes"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as strict JSON: infinite numbers are the string "inf", undefined ones None."""
+        sides = {"p_only": self.p_only, "q_only": self.q_only}
         report = {
             "count": self.count,
             "outcomes": self.outcomes,
             "as": self.column,
             "same_top": self.same_top,
             "rows": {name: found._asdict() for name, found in self.rows.items()},
-            "support": {"p_only": self.p_only._asdict(), "q_only": self.q_only._asdict()},
+            "support": {side: found._asdict() for side, found in sides.items() if found} or None,
             "bounds": [bound._asdict() for bound in self.bounds],
             "top": [top._asdict() for top in self.top],
         }
         return _strict(report)
 
     def plot(self, path: str | os.PathLike | None = None) -> Any:
-        """A matplotlib Figure, saved to `path` if given: histograms and the outcomes that add most."""
+        """A matplotlib Figure, saved to `path` if given: histograms and the outcomes or coordinates that add most."""
         from kljax import _plot
 
         return _plot.draw(self, path)
 
+    @property
+    def heading(self) -> str:
+        """What was compared, in a line."""
+        head = f"{self.count:,} rows of {self.outcomes:,} {self.unit} as {self.column}"
+        return head if self.same_top is None else f"{head}; same top outcome in {self.same_top:.2%}"
+
     def __str__(self) -> str:
-        head = f"{self.count:,} rows of {self.outcomes:,} outcomes as {self.column}"
-        parts = [f"{head}; same top outcome in {self.same_top:.2%}", _statistics_table(self.rows)]
-        parts.append(_support_text("p", "q", self.p_only) + "\n" + _support_text("q", "p", self.q_only))
+        parts = [self.heading, _statistics_table(self.rows)]
+        if self.p_only and self.q_only:
+            parts.append(_support_text("p", "q", self.p_only) + "\n" + _support_text("q", "p", self.q_only))
         if any(found.infinite for found in self.rows.values()):
             parts[1] += "\n(infinite values are left out of mean and stderr)"
         if self.top:
-            lines = [["outcome", "adds to mean kl", "share"]]
+            lines = [[self.unit[:-1], "adds to mean kl", "share"]]
             lines += [[str(top.outcome), _short(top.mean), f"{top.share:.1%}"] for top in self.top]
             parts.append(aligned(lines))
         if self.bounds:
@@ -150,6 +160,8 @@ def _chunks(values: np.ndarray):
 
 _Side = Callable[[dict[str, np.ndarray]], np.ndarray]
 
+_STAND_INS = ("_lower", "_upper")  # of a divergence without a closed form, on the two sides of a bound
+
 # name, statement, the rows it needs, both sides (FORMULAS.md, inequalities)
 _BOUNDS: list[tuple[str, str, set[str], _Side, _Side]] = [
     ("Pinsker", "tv <= sqrt(kl / 2)", {"tv", "kl"},
@@ -173,19 +185,42 @@ _BOUNDS: list[tuple[str, str, set[str], _Side, _Side]] = [
 ]  # fmt: skip
 
 
+def _present(side: str, suffix: str, needs: set[str], names: Collection[str]) -> dict[str, str] | None:
+    """The row for each divergence in one side of a bound: its own, or else one that bounds it on that side."""
+    found = {}
+    for name in needs & set(re.findall(r"\w+", side)):
+        found[name] = name if name in names else name + suffix
+    return found if set(found.values()) <= set(names) else None
+
+
 def bounds(names: list[str], values: np.ndarray, eps: float) -> list[Bound]:
-    """The bounds whose rows are all among `names`, over values [rows, N]; 16 eps are allowed for rounding."""
-    known = [bound for bound in _BOUNDS if bound[2] <= set(names)]
+    """The bounds whose rows are all among `names`, over values [rows, N]; 16 eps are allowed for rounding.
+
+    All grow with every divergence: tv_lower and js_lower may stand on the smaller side, tv_upper and js_upper on the
+    larger.
+    """
+    known = []
+    for name, statement, needs, *functions in _BOUNDS:
+        texts = statement.split(" <= ")
+        sides = [_present(text, suffix, needs, names) for text, suffix in zip(texts, _STAND_INS, strict=True)]
+        left, right = sides
+        if left is not None and right is not None:
+            text = " <= ".join(_named(side, found) for side, found in zip(texts, (left, right), strict=True))
+            known.append((name, text, (left, right), functions))
     failures, closest = [0] * len(known), [0.0] * len(known)
     for chunk in _chunks(values):
         rows = dict(zip(names, chunk, strict=True))
-        for i, (_, _, _, left, right) in enumerate(known):
-            a, b = left(rows), right(rows)
+        for i, (_, _, sides, functions) in enumerate(known):
+            a, b = (f({k: rows[row] for k, row in side.items()}) for f, side in zip(functions, sides, strict=True))
             failures[i] += int(np.count_nonzero(a > b * (1 + _SLACK * eps)))
             ratio = np.divide(a, b, out=np.zeros_like(a), where=(b > 0) & np.isfinite(b))
             closest[i] = max(closest[i], float(ratio.max()))
     found = zip(known, failures, closest, strict=True)
     return [Bound(name, text, bad, near) for (name, text, *_), bad, near in found]
+
+
+def _named(side: str, rows: dict[str, str]) -> str:
+    return re.sub(r"\w+", lambda word: rows.get(word[0], word[0]), side)
 
 
 def top_outcomes(contributions: np.ndarray, count: int) -> list[Top]:

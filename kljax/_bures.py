@@ -1,0 +1,101 @@
+"""The Bures distance of two covariances by Cholesky factors: the squared Wasserstein distance of centred Gaussians.
+
+T, the symmetric map with T cov(q) T = cov(p), is Lq'^-1 (Lq' cov(p) Lq)^(1/2) Lq^-1, and the distance is the square
+of (T - I) Lq. With the singular vectors P, Q of Lq' Lp and left ones V of Lq, of values c and s, that is V Y' P' for
+
+    Y = P' Lq' (cov(p) - cov(q)) V / (c + s^2)
+
+the difference of the covariances formed first, so that nothing cancels near equality. The derivatives are
+2 V Y' Q' in Lp and -2 V Y' P' in Lq. Their own derivatives are Lyapunov equations; no decomposition is differentiated,
+which equal eigenvalues would turn into 0/0.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kljax._dense import product, solve, squares, turned
+
+
+def _spread(lp: Array, lq: Array):
+    """Y, V, P, Q of the head of this page."""
+    v, s, _ = jnp.linalg.svd(lq)
+    p, c, q = jnp.linalg.svd(product(turned(lq), lp))
+    step = lp - lq
+    inner = product(step, product(turned(lp), v)) + product(lq, product(turned(step), v))
+    y = product(product(turned(p), turned(lq)), inner)
+    return y / (c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
+
+
+@jax.custom_jvp
+def bures(lp: Array, lq: Array) -> Array:
+    """tr(cov(p) + cov(q) - 2 (cov(q)^(1/2) cov(p) cov(q)^(1/2))^(1/2)) >= 0 of lower triangular factors."""
+    return squares(_spread(lp, lq)[0], 2)
+
+
+@bures.defjvp
+def _(primals, tangents):
+    over_p, over_q = _slopes(*primals)
+    return bures(*primals), jnp.sum(over_p * tangents[0] + over_q * tangents[1], (-2, -1))
+
+
+@jax.custom_jvp
+def _slopes(lp: Array, lq: Array) -> tuple[Array, Array]:
+    """2 (I - T^-1) Lp and 2 (I - T) Lq."""
+    y, v, p, q = _spread(lp, lq)
+    inner = 2 * product(v, turned(y))
+    return product(inner, turned(q)), -product(inner, turned(p))
+
+
+@_slopes.defjvp
+def _(primals, tangents):
+    (lp, lq), (dp, dq) = primals, tangents
+    b = product(turned(lq), lp)
+    c = _root(product(b, turned(b)))
+    back = solve(lq, c, transposed=True)  # T Lq
+    t = turned(solve(lq, turned(back), transposed=True))
+    dcov = [_both(x, dx) for x, dx in ((lp, dp), (lq, dq))]
+    inner = product(turned(lq), product(dcov[0], lq)) - product(turned(back), product(dcov[1], back))
+    x = _lyapunov(c, inner)  # Lq' dT Lq
+    over_p = dp - _unmap(lq, c, dp) + product(lq, jnp.linalg.solve(c, product(x, jnp.linalg.solve(c, b))))
+    over_q = dq - product(t, dq) - solve(lq, x, transposed=True)
+    return _slopes(lp, lq), (2 * over_p, 2 * over_q)
+
+
+def _unmap(lq, c, x):
+    """T^-1 x."""
+    return product(lq, jnp.linalg.solve(c, product(turned(lq), x)))
+
+
+def _both(x, dx):
+    """The derivative of x x'."""
+    half = product(dx, turned(x))
+    return half + turned(half)
+
+
+@jax.custom_jvp
+def _root(a: Array) -> Array:
+    """The positive square root of a positive definite matrix."""
+    values, vectors = jnp.linalg.eigh(a)
+    return product(vectors * jnp.sqrt(values)[..., None, :], turned(vectors))
+
+
+@_root.defjvp
+def _(primals, tangents):
+    root = _root(*primals)
+    return root, _lyapunov(root, tangents[0])
+
+
+@jax.custom_jvp
+def _lyapunov(c: Array, n: Array) -> Array:
+    """X with X C + C X = N for positive definite C."""
+    values, vectors = jnp.linalg.eigh(c)
+    inner = product(turned(vectors), product(n, vectors)) / (values[..., :, None] + values[..., None, :])
+    return product(vectors, product(inner, turned(vectors)))
+
+
+@_lyapunov.defjvp
+def _(primals, tangents):
+    (c, _), (dc, dn) = primals, tangents
+    x = _lyapunov(*primals)
+    return x, _lyapunov(c, dn - product(x, dc) - product(dc, x))

@@ -1,0 +1,215 @@
+"""Two Gaussians by their Cholesky factors: kl, the gap and the largest log-ratio, with closed-form derivatives.
+
+Everything follows from E = Lq^-1 (Lp - Lq), the difference formed before the solve, and U = E + E' + E E', so that
+cov(p) = Lq (I + U) Lq'. Sums have only terms >= 0 (kl) or cancel by a bounded factor (gap), however close p and q are.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from kljax import _num
+
+
+def product(a: Array, b: Array) -> Array:
+    """Matrix product of batches in full precision: accelerators would round float32 factors to 10 bits."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def turned(a: Array) -> Array:
+    """The transpose of the last two axes."""
+    return jnp.swapaxes(a, -1, -2)
+
+
+def diagonal(a: Array) -> Array:
+    """The diagonals of a batch of matrices."""
+    return jnp.diagonal(a, axis1=-2, axis2=-1)
+
+
+def identity(like: Array) -> Array:
+    """Identity matrices of a batch's shape."""
+    return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
+
+
+def solve(lower: Array, b: Array, *, transposed: bool = False) -> Array:
+    """lower^-1 b, or lower'^-1 b."""
+    return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
+
+
+def solve_vector(lower: Array, b: Array, *, transposed: bool = False) -> Array:
+    """lower^-1 b for a batch of vectors."""
+    return solve(lower, b[..., None], transposed=transposed)[..., 0]
+
+
+def squares(x: Array, axes: int) -> Array:
+    """The sum of squares over the last one or two axes."""
+    return jnp.sum(x * x, tuple(range(-axes, 0)))
+
+
+@jax.custom_jvp
+def excess(e: Array, ratio: Array) -> Array:
+    """e - log(ratio) >= 0 for ratio = 1 + e > 0, of which e is the exact view near 1 and `ratio` far from it."""
+    near = (e > -0.5) & (e < 1)
+    y = jnp.where(near, e, 0)
+    return jnp.where(near, y * y * _num.log1p_gap(y), e - jnp.log(jnp.where(near, 1, ratio)))
+
+
+@excess.defjvp
+def _(primals, tangents):
+    return excess(*primals), primals[0] / primals[1] * tangents[0]
+
+
+def whitened(delta: Array, lp: Array, lq: Array) -> tuple[Array, Array]:
+    """Lq^-1 delta and E = Lq^-1 (Lp - Lq)."""
+    joint = jnp.concatenate([lp - lq, delta[..., None]], -1)
+    joint = solve(lq, joint)
+    return joint[..., -1], joint[..., :-1]
+
+
+def twice_kl(w: Array, e: Array, ratio: Array) -> Array:
+    """2 kl: every term >= 0, and 0 at p = q."""
+    return squares(e, 2) + 2 * jnp.sum(excess(diagonal(e), ratio), -1) + squares(w, 1)
+
+
+def kl(delta: Array, lp: Array, lq: Array) -> Array:
+    """The Kullback-Leibler divergence of two Gaussians `[...]`."""
+    w, e = whitened(delta, lp, lq)
+    return twice_kl(w, e, diagonal(lp) / diagonal(lq)) / 2
+
+
+def symmetric(e: Array) -> Array:
+    """U = E + E' + E E'."""
+    return e + turned(e) + product(e, turned(e))
+
+
+def factor(a: Array) -> Array:
+    """F with (I + F)(I + F)' = I + A for symmetric A, to a relative error also where A is small; nan if indefinite."""
+    one = identity(a)
+    first = lax.linalg.cholesky(one + a, symmetrize_input=False) - one
+    rest = a - product(first, turned(first))  # once more by the fixed point, whose error is that of F times F
+    again = jnp.tril(rest, -1) + one * rest / 2
+    return jnp.where((squares(a, 2) < 0.25)[..., None, None], again, first)
+
+
+def trace_less_log_det(f: Array) -> Array:
+    """tr A - log det(I + A) >= 0 of A by its `factor`."""
+    return squares(f, 2) + 2 * jnp.sum(excess(diagonal(f), 1 + diagonal(f)), -1)
+
+
+def _far(delta, lp, lq, a, b):
+    """2 a b gap by R'R = a cov(q) + b cov(p), 0 < b < 1: without whitening, and the square is not formed."""
+    sa, sb = (jnp.sqrt(x)[..., None, None] for x in (a, b))
+    r = jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode="r")
+    size = _num.magnitude(diagonal(r)) / diagonal(lq)
+    log_ratio = jnp.log(diagonal(lp) / diagonal(lq))
+    log_det = 2 * jnp.sum(jnp.log(size) - b[..., None] * log_ratio, -1)
+    return log_det + a * b * squares(solve_vector(turned(r), delta), 1)
+
+
+def _parts(delta, lp, lq, a):
+    """w, E, U, the factor of I + (1 - a) U, and where that is positive definite (elsewhere U is made 0)."""
+    w, e = whitened(delta, lp, lq)
+    u = symmetric(e)
+    f = factor((1 - a)[..., None, None] * u)
+    ok = ~jnp.any(jnp.isnan(f), (-2, -1))
+    keep = ok[..., None, None]
+    return w, e, jnp.where(keep, u, 0), jnp.where(keep, f, 0), ok
+
+
+@jax.custom_jvp
+def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
+    """The scaled gap for a >= 1/2, `affinity.Densities.gap`."""
+    b = 1 - a
+    w, e, u, f, ok = _parts(delta, lp, lq, a)
+    ratio = diagonal(lp) / diagonal(lq)
+    lost = trace_less_log_det(f) / jnp.where(b == 0, 1, b)
+    near = (twice_kl(jnp.zeros_like(w), e, ratio) - lost) / a + squares(solve_vector(identity(f) + f, w), 1)
+    inside = (b > 0) & ~(b * b * squares(u, 2) <= 4)  # the whitened matrix is known to eps times its size only
+    some = jnp.where(inside, a, 0.5)
+    far = _far(delta, lp, lq, some, 1 - some) / (some * (1 - some))
+    value = jnp.where(inside, far, near) / 2
+    broken = jnp.any(jnp.isnan(e), (-2, -1)) | jnp.any(jnp.isnan(w), -1)
+    return jnp.where(broken, jnp.nan, jnp.where(ok, value, jnp.inf))
+
+
+def _slopes(delta, lp, lq, a):
+    """The derivatives of the gap: 0 where it is infinite."""
+    w, e, u, f, ok = _parts(delta, lp, lq, a)
+    one = identity(e)
+    c = one + f
+    t = solve(c, solve(c, u), transposed=True)  # symmetric: a function of U
+    z = solve_vector(c, solve_vector(c, w), transposed=True)
+    v = solve_vector(lq, z, transposed=True)
+    to_p = turned(solve(one + e, turned(t)))  # (I + b U)^-1 U M'^-1
+    outer = v[..., :, None]
+    over_p = solve(lq, to_p, transposed=True) - (1 - a)[..., None, None] * outer * _row(lp, v)
+    over_q = -solve(lq, t, transposed=True) - a[..., None, None] * outer * _row(lq, v)
+    keep = ok[..., None, None]
+    parts = jnp.where(ok[..., None], v, 0), jnp.where(keep, over_p, 0), jnp.where(keep, over_q, 0)
+    return *parts, jnp.where(ok, _over_order(w, e, u, f, z, lp, lq, a), 0)
+
+
+def _row(lower, v):
+    """v' L as a row."""
+    return product(v[..., None, :], lower)
+
+
+def _over_order(w, e, u, f, z, lp, lq, a):
+    """The derivative of the gap in a."""
+    b = 1 - a
+    ratio = diagonal(lp) / diagonal(lq)
+    inner = trace_less_log_det(f)
+    some = b * b * squares(u, 2) > jnp.finfo(u.dtype).eps ** 2
+    curve = jnp.where(some, inner / jnp.where(some, b * b, 1), squares(u, 2) / 2)
+    gap = (twice_kl(jnp.zeros_like(w), e, ratio) - b * curve) / a
+    c = identity(f) + f
+    moved = jnp.sum(_row(u, z) * z[..., None, :], (-2, -1))
+    return ((squares(solve(c, u), 2) - curve - gap) / a + moved) / 2
+
+
+@_gap.defjvp
+def _(primals, tangents):
+    over_delta, over_p, over_q, over_a = _slopes(*primals)
+    d_delta, d_p, d_q, d_a = tangents
+    tangent = jnp.sum(over_delta * d_delta, -1) + jnp.sum(over_p * d_p + over_q * d_q, (-2, -1)) + over_a * d_a
+    return _gap(*primals), tangent
+
+
+def gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
+    """The scaled gap of two Gaussians with loc(p) - loc(q) = delta, `affinity.Densities.gap`."""
+    swap = a < 0.5  # gap(p, q, a) = gap(q, p, 1 - a); a >= 1/2 may be divided by
+    lower = swap[..., None, None]
+    return _gap(delta, jnp.where(lower, lq, lp), jnp.where(lower, lp, lq), jnp.where(swap, 1 - a, a))
+
+
+def _below(delta, lp, lq):
+    """w, E, the factor of -U, coordinates in common, and where cov(p) < cov(q) in the others."""
+    w, e = whitened(delta, lp, lq)
+    u = symmetric(e)
+    same = jnp.all(u == 0, -1)
+    root = lax.linalg.cholesky(identity(u) * jnp.where(same, 1, 0)[..., None] - u, symmetrize_input=False)
+    ok = ~jnp.any(jnp.isnan(root), (-2, -1)) & ~jnp.any(same & (w != 0), -1)
+    return w, e, jnp.where(ok[..., None, None], root, identity(u)), same, ok
+
+
+@jax.custom_jvp
+def largest(delta: Array, lp: Array, lq: Array) -> Array:
+    """sup log(p/q): finite where cov(p) < cov(q), +inf elsewhere."""
+    w, e, root, _, ok = _below(delta, lp, lq)
+    d = diagonal(e)
+    log_ratio = _num.log1p_by(d, diagonal(lp) / diagonal(lq))
+    value = squares(solve_vector(root, w), 1) / 2 - jnp.sum(log_ratio, -1)
+    broken = jnp.any(jnp.isnan(e), (-2, -1)) | jnp.any(jnp.isnan(w), -1)
+    return jnp.where(broken, jnp.nan, jnp.where(ok, value, jnp.inf))
+
+
+@largest.defjvp
+def _(primals, tangents):
+    delta, lp, lq = primals
+    w, _, root, same, ok = _below(delta, lp, lq)
+    z = solve_vector(root, solve_vector(root, w), transposed=True)
+    v = solve_vector(lq, z, transposed=True)
+    sizes = [jnp.where(same, 0, 1 / diagonal(x)) for x in (lp, lq)]
+    over = [v[..., :, None] * _row(x, v) - identity(x) * s[..., None] for x, s in zip((lp, lq), sizes, strict=True)]
+    tangent = jnp.sum(v * tangents[0], -1) + jnp.sum(over[0] * tangents[1] - over[1] * tangents[2], (-2, -1))
+    return largest(*primals), jnp.where(ok, tangent, 0)

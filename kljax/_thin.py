@@ -1,0 +1,340 @@
+"""Two Gaussians with covariances F F' + diag(d): kl, the gap and the largest log-ratio in O(D R^2), no D x D array.
+
+Coordinates are scaled by sqrt(d_q), in which cov(q) = I + G G', cov(p) = diag(rho) + H H', and the differences
+eta = rho - 1 and K = H - G are formed before anything else. For the mixture of covariances
+a cov(q) + b cov(p) = diag(m) + F F' + a b K K', b = 1 - a, m = 1 + b eta, F = G + b K (a rotation of both factors), the
+determinant lemma gives with C = I + G'G = L L'
+
+    2 gap = sum g(eta) + [h(Psi) - h(b Theta) / b] / a + tr log(I + a b V) / (a b) - sum |L^-1 (K - eta G)|^2 / (rho m)
+            + delta' (a cov(q) + b cov(p))^-1 delta
+
+where h(X) = tr X - log det(I + X), g is the gap of one coordinate, V = K' (diag(m) + F F')^-1 K, I + b Theta is
+L^-1 (I + F' F/m) L'^-1 and Psi is Theta at b = 1. All of first order has cancelled on paper: no digit is lost for
+being near p = q. b < 0 makes the mixture indefinite, which the inertia of the small matrices decides.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kljax import _num
+from kljax._dense import diagonal, excess, identity, product, solve, squares, turned
+
+
+class Scaled(NamedTuple):
+    """Two Gaussians in the coordinates of the head of this page."""
+
+    x: Array  # [..., D], loc(p) - loc(q)
+    g: Array  # [..., D, R]
+    k: Array  # [..., D, R]
+    eta: Array  # [..., D]
+    rho: Array  # [..., D]
+
+
+def scaled(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array) -> Scaled:
+    """The pair in coordinates scaled by sqrt(d_q)."""
+    root = jnp.sqrt(dq)
+    wide = root[..., None]
+    return Scaled(delta / root, fq / wide, (fp - fq) / wide, (dp - dq) / dq, dp / dq)
+
+
+def gram(f: Array, weight: Array, g: Array) -> Array:
+    """F' diag(weight) G."""
+    return product(turned(f), g * weight[..., None])
+
+
+def plus_one(a: Array) -> Array:
+    """I + A."""
+    return identity(a) + a
+
+
+def both_sides(lower: Array, a: Array) -> Array:
+    """lower^-1 A lower'^-1 for symmetric A."""
+    return solve(lower, turned(solve(lower, a)))
+
+
+def coordinate(eta: Array, rho: Array, a: Array, b: Array) -> Array:
+    """Twice the gap of one coordinate, [log|1 + b eta| - b log(rho)] / (a b) for a >= 1/2."""
+    near = b * eta <= 2  # beyond, eta and what is subtracted from it would cancel
+    far = log_ratio(eta, b) - jnp.log(rho)
+    return jnp.where(near, excess(eta, rho) - log_excess(jnp.where(near, eta, 0), b), far) / a
+
+
+def log_ratio(x: Array, b: Array) -> Array:
+    """log|1 + b x| / b, which is x at b = 0."""
+    y = b * x
+    near = jnp.abs(y) < 0.5
+    far = jnp.log(_num.magnitude(jnp.where(near, 1, 1 + y))) / jnp.where(near, 1, b)
+    return jnp.where(near, x * _num.log1p_ratio(jnp.where(near, y, 0)), far)
+
+
+def log_excess(x: Array, b: Array) -> Array:
+    """x - log|1 + b x| / b, to a relative error also near 0."""
+    y = b * x
+    near = jnp.abs(y) < 0.5
+    s = jnp.where(near, y, 0)
+    return jnp.where(near, b * x * x * _num.log1p_gap(s), x - log_ratio(x, b))
+
+
+class Mixed(NamedTuple):
+    """a cov(q) + b cov(p), scaled, and what its inverse needs."""
+
+    m: Array  # [..., D]
+    f: Array  # [..., D, R]
+    c: Array  # [..., R, R], I + F' F/m
+    z: Array  # [..., D, R], (diag(m) + F F')^-1 K
+    v: Array  # [..., R, R], K' Z
+    ab: Array  # [..., 1, 1]
+
+
+def _unmixed(m, f, c, x):
+    """(diag(m) + F F')^-1 x."""
+    x = x / m[..., None]
+    return x - product(f / m[..., None], jnp.linalg.solve(c, product(turned(f), x)))
+
+
+def mixed(s: Scaled, a: Array) -> Mixed:
+    """The mixture of covariances."""
+    b = (1 - a)[..., None]
+    m = 1 + b * s.eta
+    m = jnp.where(m == 0, jnp.finfo(m.dtype).eps, m)  # a coordinate where nothing of the diagonal is left
+    f = s.g + b[..., None] * s.k
+    c = plus_one(gram(f, 1 / m, f))
+    z = _unmixed(m, f, c, s.k)
+    fz = product(turned(f), z)
+    return Mixed(m, f, c, z, gram(z, m, z) + product(turned(fz), fz), a[..., None, None] * b[..., None])
+
+
+def inverse(mix: Mixed, x: Array) -> Array:
+    """The inverse of the mixture times x `[..., D, N]`."""
+    y = _unmixed(mix.m, mix.f, mix.c, x)
+    inner = jnp.linalg.solve(plus_one(mix.ab * mix.v), product(turned(mix.z), x))
+    return y - product(mix.z, mix.ab * inner)
+
+
+def inverse_diagonal(mix: Mixed) -> Array:
+    """The diagonal of the inverse of the mixture."""
+    f = mix.f / mix.m[..., None]
+    lost = jnp.sum(turned(jnp.linalg.solve(mix.c, turned(f))) * f, -1)
+    more = jnp.sum(turned(jnp.linalg.solve(plus_one(mix.ab * mix.v), turned(mix.z))) * mix.z, -1)
+    return 1 / mix.m - lost - mix.ab[..., 0] * more
+
+
+def difference(s: Scaled, x: Array) -> Array:
+    """cov(p) - cov(q), scaled, times x `[..., D, N]`."""
+    first = product(turned(s.g + s.k), x)
+    return s.eta[..., None] * x + product(s.k, first) + product(s.g, product(turned(s.k), x))
+
+
+def theta(s: Scaled, lower: Array, b: Array, m: Array) -> Array:
+    """Theta of the head of this page."""
+    cross = gram(s.g, 1 / m, s.k)
+    inner = cross + turned(cross) + b[..., None, None] * gram(s.k, 1 / m, s.k) - gram(s.g, s.eta / m, s.g)
+    return both_sides(lower, (inner + turned(inner)) / 2)
+
+
+def _count(x: Array) -> Array:
+    return jnp.sum(jnp.where(x, 1, 0), -1)
+
+
+def _log_det_ratio(s: Scaled, lower: Array, whole: Array) -> tuple[Array, Array]:
+    """log det(I + Psi) by eigenvalues, or by two determinants where it is False that Psi keeps its digits."""
+    h = s.g + s.k
+    to_p = jnp.linalg.cholesky(plus_one(gram(h, 1 / s.rho, h)))
+    logs = [2 * jnp.sum(jnp.log(diagonal(x)), -1) for x in (to_p, lower)]
+    parts = [jnp.sum(jnp.square(solve(lower, turned(x))), -2) for x in (s.g, s.k)]
+    lost = jnp.sum((jnp.abs(s.eta) * parts[0] + parts[1]) / s.rho, -1)
+    known = lost < logs[0] + logs[1] + s.g.shape[-1]
+    return jnp.where(known, jnp.sum(_num.log1p_by(whole, 1 + whole), -1), logs[0] - logs[1]), known
+
+
+def _terms(s: Scaled, a: Array):
+    """2 gap without the means, and where the mixture is positive definite."""
+    b = 1 - a
+    one = jnp.ones_like(a)
+    lower = jnp.linalg.cholesky(plus_one(product(turned(s.g), s.g)))
+    mix = mixed(s, a)
+    whole = jnp.linalg.eigvalsh(theta(s, lower, one, s.rho))
+    part = jnp.linalg.eigvalsh(theta(s, lower, b, mix.m))
+    v = jnp.linalg.eigvalsh(mix.v)
+    rest = solve(lower, turned(s.k - s.eta[..., None] * s.g))
+    crossed = a * jnp.sum(jnp.sum(rest * rest, -2) / (s.rho * mix.m), -1)  # tr Psi - tr Theta
+    log_whole, known = _log_det_ratio(s, lower, whole)
+    log_part = jnp.sum(log_ratio(part, b[..., None]), -1)
+    near = jnp.sum(excess(whole, 1 + whole), -1) - jnp.sum(log_excess(part, b[..., None]), -1) - crossed
+    far = log_part - log_whole  # what is left where the traces are large and cancel
+    known &= jnp.abs(crossed) < jnp.abs(log_part) + jnp.abs(log_whole)
+    spread = jnp.where(known, near, far)
+    alone = jnp.sum(coordinate(s.eta, s.rho, a[..., None], b[..., None]), -1)
+    value = alone + spread / a + jnp.sum(log_ratio(v, mix.ab[..., 0]), -1)
+    ok = _count(mix.m < 0) + _count(1 + mix.ab[..., 0] * v <= 0) == _count(1 + b[..., None] * part <= 0)
+    return value, ok, mix
+
+
+@jax.custom_jvp
+def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> Array:
+    """The scaled gap for a >= 1/2, `affinity.Densities.gap`."""
+    s = scaled(delta, fp, dp, fq, dq)
+    value, ok, mix = _terms(s, a)
+    y = inverse(mix, s.x[..., None])
+    value = jnp.maximum(value, 0) + jnp.sum(s.x[..., None] * y, (-2, -1))
+    return jnp.where(jnp.isnan(value), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
+
+
+def _slopes(delta, fp, dp, fq, dq, a):
+    """The derivatives of the gap."""
+    s = scaled(delta, fp, dp, fq, dq)
+    mix = mixed(s, a)
+    h = s.g + s.k
+    y = inverse(mix, s.x[..., None])
+    hr = h / s.rho[..., None]
+    cp = plus_one(product(turned(h), hr))
+    cq = plus_one(product(turned(s.g), s.g))
+    to_p = inverse(mix, difference(s, turned(jnp.linalg.solve(cp, turned(hr)))))
+    to_q = inverse(mix, difference(s, turned(jnp.linalg.solve(cq, turned(s.g)))))
+    own = inverse_diagonal(mix) * s.eta
+    own += jnp.sum(inverse(mix, s.k) * h, -1) + jnp.sum(inverse(mix, s.g) * s.k, -1)
+    a, b = a[..., None], (1 - a)[..., None]
+    root, flat = jnp.sqrt(dq), y[..., 0]
+    over_fp = to_p - b[..., None] * product(y, product(turned(y), h))
+    over_fq = to_q + a[..., None] * product(y, product(turned(y), s.g))
+    over_dp = own / s.rho - jnp.sum(to_p * hr, -1) - b * flat * flat
+    over_dq = own - jnp.sum(to_q * s.g, -1) + a * flat * flat
+    wide = root[..., None]
+    return flat / root, over_fp / wide, over_dp / dq / 2, -over_fq / wide, -over_dq / dq / 2
+
+
+def _gap_rule(primals, tangents):
+    value = _gap(*primals)
+    finite = jnp.isfinite(value)
+    *rest, a = primals
+    a = jnp.where(finite, a, 1)  # where the gap is infinite its derivative is 0
+    moved = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
+    slopes = _slopes(*rest, a) if any(moved[:-1]) else rest
+    slopes = [*slopes, _over_order(*rest, a) if moved[-1] else a]  # an order that nobody moves costs nothing
+    total = jnp.zeros_like(a)
+    for slope, tangent, some in zip(slopes, tangents, moved, strict=True):
+        if some:
+            total += jnp.sum(slope * tangent, tuple(range(a.ndim, slope.ndim)))
+    return value, jnp.where(finite, total, 0)
+
+
+_gap.defjvp(_gap_rule, symbolic_zeros=True)
+
+
+def _over_order(delta, fp, dp, fq, dq, a):
+    """The derivative of the gap in a."""
+    s = scaled(delta, fp, dp, fq, dq)
+    mix, b = mixed(s, a), 1 - a
+    one = jnp.ones_like(a)
+    value, _, _ = _terms(s, a)
+    whole, _, _ = _terms(s, one)
+    bent = _second(s, mixed(s, one)) / 2
+    far = b * b > jnp.finfo(a.dtype).eps ** (2 / 3)
+    lost = jnp.where(far, (whole - a * value) / jnp.where(far, b, 1), bent)
+    y = inverse(mix, s.x[..., None])
+    moved = jnp.sum(y * difference(s, y), (-2, -1))
+    return ((_second(s, mix) - lost - value) / a + moved) / 2
+
+
+def _second(s: Scaled, mix: Mixed) -> Array:
+    """tr(mixture^-1 X cov(q)^-1 X), X = cov(p) - cov(q)."""
+    cq = plus_one(product(turned(s.g), s.g))
+    base = mixed(s, jnp.ones_like(mix.ab[..., 0, 0]))
+    to_q = inverse(mix, difference(s, turned(jnp.linalg.solve(cq, turned(s.g)))))
+    own = inverse_diagonal(mix) * s.eta
+    own += jnp.sum(inverse(mix, s.k) * (s.g + s.k), -1) + jnp.sum(inverse(mix, s.g) * s.k, -1)
+    own -= jnp.sum(to_q * s.g, -1)
+    first = inverse(mix, difference(s, inverse(base, s.k))) * (s.g + s.k)
+    return jnp.sum(own * s.eta, -1) + jnp.sum(first + to_q * s.k, (-2, -1))
+
+
+def swapped(delta: Array, p: tuple, q: tuple, a: Array) -> tuple:
+    """Arguments of `_gap` with a >= 1/2: gap(p, q, a) = gap(q, p, 1 - a)."""
+    swap = a < 0.5
+
+    def choose(x, y):
+        return jnp.where(swap.reshape(swap.shape + (1,) * (x.ndim - swap.ndim)), x, y)
+
+    pairs = [(choose(y, x), choose(x, y)) for x, y in zip(p, q, strict=True)]
+    (fp, fq), (dp, dq) = pairs
+    return delta, fp, dp, fq, dq, choose(1 - a, a)
+
+
+def gap(delta: Array, p: tuple, q: tuple, a: Array) -> Array:
+    """The scaled gap of two Gaussians given as (cov_factor, cov_diag), factors of one width."""
+    return _gap(*swapped(delta, p, q, a))
+
+
+def log_det(f: Array, d: Array) -> Array:
+    """log det of diag(d) + F F'."""
+    c = jnp.linalg.cholesky(plus_one(gram(f, 1 / d, f)))
+    return jnp.sum(jnp.log(d), -1) + 2 * jnp.sum(jnp.log(diagonal(c)), -1)
+
+
+def size(delta: Array, p: tuple, q: tuple) -> Array:
+    """tr(cov(q)^-1 (cov(p) + delta delta'))."""
+    s = scaled(delta, *p, *q)
+    mix = mixed(s, jnp.ones_like(delta[..., 0]))
+    h = jnp.concatenate([s.g + s.k, s.x[..., None]], -1)
+    own = jnp.sum(inverse_diagonal(mix) * s.rho, -1)
+    return own + jnp.sum(inverse(mix, h) * h, (-2, -1))
+
+
+def _below(s: Scaled):
+    """eta, the small matrix of cov(q) - cov(p) by the indefinite lemma, and where that is positive definite."""
+    eta = jnp.where(s.eta == 0, 1, s.eta)
+    f = jnp.concatenate([s.g, s.k], -1)
+    one = identity(gram(s.g, eta, s.g))
+    core = jnp.concatenate([jnp.concatenate([one, -one], -1), jnp.concatenate([-one, jnp.zeros_like(one)], -1)], -2)
+    small = core - gram(f, 1 / eta, f)
+    values = jnp.linalg.eigvalsh(small)
+    rank = s.g.shape[-1]
+    ok = (_count(eta > 0) + _count(values > 0) == rank) & jnp.all(s.eta != 0, -1) & jnp.all(values != 0, -1)
+    small = jnp.where(ok[..., None, None], small, identity(small))
+    return eta, f, small, ok
+
+
+def _solved(s: Scaled):
+    """(cov(q) - cov(p))^-1 delta, scaled, and where the matrix is positive definite."""
+    eta, f, small, ok = _below(s)
+    y = -s.x / eta
+    inner = jnp.linalg.solve(small, product(turned(f), y[..., None]))
+    return jnp.where(ok[..., None], y + product(f, inner)[..., 0] / eta, 0), ok
+
+
+@jax.custom_jvp
+def largest(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array) -> Array:
+    """sup log(p/q): finite where cov(p) < cov(q), +inf elsewhere."""
+    s = scaled(delta, fp, dp, fq, dq)
+    y, ok = _solved(s)
+    lower = jnp.linalg.cholesky(plus_one(product(turned(s.g), s.g)))
+    whole = jnp.linalg.eigvalsh(theta(s, lower, jnp.ones_like(delta[..., 0]), s.rho))
+    change = jnp.sum(_num.log1p_by(s.eta, s.rho), -1) + _log_det_ratio(s, lower, whole)[0]
+    value = (jnp.sum(s.x * y, -1) - change) / 2
+    same = jnp.all(s.eta == 0, -1) & jnp.all(s.k == 0, (-2, -1)) & jnp.all(s.x == 0, -1)
+    value = jnp.where(same, 0, jnp.where(ok, value, jnp.inf))
+    return jnp.where(jnp.isnan(squares(s.k, 2) + squares(s.eta, 1) + squares(s.x, 1)), jnp.nan, value)
+
+
+@largest.defjvp
+def _(primals, tangents):
+    delta, fp, dp, fq, dq = primals
+    y, ok = _solved(scaled(*primals))
+    v = y / jnp.sqrt(dq)
+    total = jnp.sum(v * tangents[0], -1)
+    for sign, f, d, df, dd in ((1, fp, dp, *tangents[1:3]), (-1, fq, dq, *tangents[3:])):
+        c = plus_one(gram(f, 1 / d, f))
+        w = f / d[..., None]
+        inner = turned(jnp.linalg.solve(c, turned(w)))  # cov^-1 F
+        own = 1 / d - jnp.sum(inner * w, -1)
+        over_f = product(v[..., None], product(v[..., None, :], f)) - inner
+        total += sign * (jnp.sum(over_f * df, (-2, -1)) + jnp.sum((v * v - own) * dd, -1) / 2)
+    return largest(*primals), jnp.where(ok, total, 0)
+
+
+def precision(f: Array, d: Array, x: Array) -> Array:
+    """(diag(d) + F F')^-1 x."""
+    return _unmixed(d, f, plus_one(gram(f, 1 / d, f)), x)

@@ -1,0 +1,164 @@
+"""The column of Gaussians with covariance F F' + diag(d), F of R columns: O(D R^2) time and O(D R) memory.
+
+Cells compare two `LowRank` of one event size; R may differ. `cov_diag` is positive, a variance and not a scale. One
+that is not, or a nan, spoils its own batch element alone.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from kljax import _bounds, _check, _num, _thin, affinity
+
+__all__ = [
+    "LowRank", "alpha", "bhattacharyya", "chi2", "cross_entropy", "entropy", "geometric_js", "hellinger",
+    "hellinger_sq", "jeffreys", "js_lower", "js_upper", "kl", "log_prob", "renyi", "reverse_kl", "sample", "tsallis",
+    "tv_lower", "tv_upper",
+]  # fmt: skip
+
+LOG_TAU = math.log(2 * math.pi)
+
+
+class LowRank(NamedTuple):
+    """Gaussians over vectors: mean `loc` and covariance cov_factor cov_factor' + diag(cov_diag)."""
+
+    loc: Any  # [..., D]
+    cov_factor: Any  # [..., D, R]
+    cov_diag: Any  # [..., D]
+
+
+def _checked(cell: str, *given: Any) -> tuple[LowRank, ...]:
+    """Each distribution in one dtype and of one batch, factors of one width: columns of 0 change nothing."""
+    cell = f"kljax.lowrank.{cell}"
+    for name, d in zip("pq", given, strict=False):
+        _check.instance(cell, name, d, LowRank, "LowRank(loc, cov_factor, cov_diag)")
+    leaves = _check.wide(*(x for d in given for x in d))
+    sizes = [_check.thin(cell, n, *leaves[3 * i : 3 * i + 3]) for i, n in zip(range(len(given)), "pq", strict=False)]
+    if len(given) > 1:
+        _check.one_event(cell, "p", sizes[0][0], "q", sizes[1][0])
+    names = [f"{n}.{field}" for n in "pq" for field in LowRank._fields]
+    whole = _check.together(cell, list(zip(names, leaves, (1, 2, 1) * 2, strict=False)))
+    rank = max(1, *(r for _, r in sizes))
+    for i in range(1, len(whole), 3):
+        pad = [(0, 0)] * (whole[i].ndim - 1) + [(0, rank - whole[i].shape[-1])]
+        whole[i] = jnp.pad(whole[i], pad)
+        d = whole[i + 1]
+        whole[i + 1] = jnp.where((d >= _num.tiny(d)) & jnp.isfinite(d), d, jnp.nan)
+    return tuple(LowRank(*whole[i : i + 3]) for i in range(0, len(whole), 3))
+
+
+def _covariance(p: LowRank) -> tuple[Array, Array]:
+    return p.cov_factor, p.cov_diag
+
+
+def _entropy(p: LowRank) -> Array:
+    return (_thin.log_det(*_covariance(p)) + p.loc.shape[-1] * (LOG_TAU + 1)) / 2
+
+
+def _cross_entropy(p: LowRank, q: LowRank) -> Array:
+    size = _thin.size(p.loc - q.loc, _covariance(p), _covariance(q))
+    return (_thin.log_det(*_covariance(q)) + p.loc.shape[-1] * LOG_TAU + size) / 2
+
+
+def _kl(p: LowRank, q: LowRank) -> Array:
+    return _gap(p, q, jnp.ones_like(p.loc[..., 0]))
+
+
+def _gap(p: LowRank, q: LowRank, a: Array) -> Array:
+    return _thin.gap(p.loc - q.loc, _covariance(p), _covariance(q), a)
+
+
+def _largest(p: LowRank, q: LowRank) -> Array:
+    return _thin.largest(p.loc - q.loc, *_covariance(p), *_covariance(q))
+
+
+COLUMN = affinity.Densities("lowrank", _checked, _entropy, _cross_entropy, _kl, _gap, _largest)
+
+_SHAPES = """
+    Shapes: p, q `LowRank([..., D], [..., D, R], [..., D]) -> [...]`, in nats; R may differ. Batches must be equal, or
+    one side's the tail of the other's.
+"""
+_ONE = """
+    Shapes: p `LowRank([..., D], [..., D, R], [..., D]) -> [...]`, in nats.
+"""
+_ERRORS = """
+    A nan or a cov_diag that is not positive spoils its own batch element alone.
+    Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
+"""
+_TEXT = {
+    "@shapes": _SHAPES, "@one": _ONE, "@errors": _ERRORS,
+    "@pair": "(kljax.lowrank.LowRank([0.0, m], [[0.5], [1.0]], [1.0, v]) for m, v in ((0.0, 1.0), (1.0, 2.0)))",
+    "entropy": "0", "cross_entropy": "0", "kl": "0", "reverse_kl": "0", "jeffreys": "0", "hellinger_sq": "0",
+    "hellinger": "0", "bhattacharyya": "0", "renyi": "0", "alpha": "0", "tsallis": "0", "chi2": "0",
+    "geometric_js": "0", "tv_lower": "0", "tv_upper": "0", "js_lower": "0", "js_upper": "0",
+}  # fmt: skip
+_cell = functools.partial(affinity.bind, COLUMN, text=_TEXT)
+
+entropy = _cell(affinity.entropy)
+cross_entropy = _cell(affinity.cross_entropy)
+kl = _cell(affinity.kl)
+reverse_kl = _cell(affinity.reverse_kl)
+jeffreys = _cell(affinity.jeffreys)
+hellinger_sq = _cell(affinity.hellinger_sq)
+hellinger = _cell(affinity.hellinger)
+bhattacharyya = _cell(affinity.bhattacharyya)
+renyi = _cell(affinity.renyi)
+tsallis = _cell(affinity.tsallis)
+alpha = _cell(affinity.alpha)
+chi2 = _cell(affinity.chi2)
+geometric_js = _cell(affinity.geometric_js)
+tv_lower = _cell(_bounds.tv_lower)
+tv_upper = _cell(_bounds.tv_upper)
+js_lower = _cell(_bounds.js_lower)
+js_upper = _cell(_bounds.js_upper)
+
+
+@jax.jit
+def log_prob(p: LowRank, x: ArrayLike) -> Array:
+    """The logarithm of the density of p at x, in [-inf, inf].
+
+    Shapes: p `LowRank([..., D], [..., D, R], [..., D])`, x `[..., D] -> [...]`, batches equal or one the other's tail.
+    A nan or a cov_diag that is not positive spoils its own batch element alone.
+    Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
+
+    >>> import kljax
+    >>> p = kljax.lowrank.LowRank([0.0, 0.0], [[1.0], [0.0]], [1.0, 1.0])
+    >>> print(f"{kljax.lowrank.log_prob(p, [1.0, 0.5]):.4f}")
+    -2.5594
+    """
+    cell = "kljax.lowrank.log_prob"
+    _check.instance(cell, "p", p, LowRank, "LowRank(loc, cov_factor, cov_diag)")
+    *leaves, x = _check.wide(*p, x)
+    size, _ = _check.thin(cell, "p", *leaves)
+    _check.one_event(cell, "p", size, "x", x.shape[-1] if x.ndim else 0)
+    names = ("p.loc", "p.cov_factor", "p.cov_diag", "x")
+    loc, f, d, x = _check.together(cell, list(zip(names, (*leaves, x), (1, 2, 1, 1), strict=True)))
+    z = x - loc
+    distance = jnp.sum(z * _thin.precision(f, d, z[..., None])[..., 0], -1)
+    return -(_thin.log_det(f, d) + size * LOG_TAU + distance) / 2
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def sample(key: Array, p: LowRank, shape: tuple[int, ...] = ()) -> Array:
+    """Draws from p, differentiable in its parameters: loc + cov_factor e + sqrt(cov_diag) u, e and u standard normal.
+
+    Shapes: p `LowRank([..., D], [..., D, R], [..., D]) -> shape + [..., D]`.
+    Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
+
+    >>> import jax, kljax
+    >>> p = kljax.lowrank.LowRank([0.0, 0.0], [[1.0], [0.0]], [1.0, 1.0])
+    >>> print(kljax.lowrank.sample(jax.random.key(0), p, (5,)).shape)
+    (5, 2)
+    """
+    (p,) = _checked("sample", p)
+    keys, whole = jax.random.split(key), (*shape, *p.loc.shape)
+    loc, scale = (jnp.broadcast_to(x, whole) for x in (p.loc, jnp.sqrt(p.cov_diag)))
+    factor = jnp.broadcast_to(p.cov_factor, (*shape, *p.cov_factor.shape))
+    common = jax.random.normal(keys[0], (*whole[:-1], factor.shape[-1]), loc.dtype)
+    own = jax.random.normal(keys[1], whole, loc.dtype)
+    return loc + _thin.product(factor, common[..., None])[..., 0] + scale * own
