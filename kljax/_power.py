@@ -4,6 +4,7 @@ Two evaluations, each of which fails where the other works. Near, S >= 1/2: log 
 divergence, a sum of terms >= 0. Far: a sum of exponentials of log masses.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
 from kljax._cells import pair_of
-from kljax._pair import Pair, centred
+from kljax._pair import Pair, centre, centred
 from kljax._points import Column, divergence, finish, is_zero, mirror, points, slope
 
 
@@ -69,29 +70,32 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     row = rows.tsallis(a)
     given = slope(row if first else mirror(row), pair)
     weighted, plain = centred(pair.p, given)
-    scale = times / (1 + s.excess)
     oriented = pair if first else pair.swap()
+    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
     stuck = s.value == jnp.inf
-    terms = _exponents(a, oriented, stuck)
-    log = jnp.where(stuck, log_sum(terms), s.log)
+    terms = _exponents(a, oriented, jnp.array(True))
+    log = jnp.where(lacking, log_sum(terms), s.log)
+    scale = times / jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
     share = jnp.exp(terms - jnp.where(jnp.isfinite(log), log, 0))
     d = pair.tame
     power = a - 1 if first else -a
-    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), _num.log_limit(d)))
+    largest = math.log(jnp.finfo(d.dtype).max) - 3
+    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), largest))
     top = (oriented.d == jnp.max(oriented.d, -1, keepdims=True)) & (pair.log_hi > -jnp.inf)
-    mean = _num.divide(jnp.where(top, 1, 0), _num.total(jnp.where(top, pair.p, 0)))
     unbounded = order == jnp.inf
-    share = jnp.where(unbounded, jnp.where(top & (pair.p == 0), 1, pair.p * mean), share)
-    relative = jnp.where(unbounded, mean, relative)
+    apart = s.value > 0
+    ties = jnp.where(top, jnp.ones_like(pair.p), 0)
+    ties = ties / jnp.maximum(_num.total(ties), 1)  # as jnp.max has it, a tie is shared out
+    share = jnp.where(unbounded, jnp.where(apart, ties, pair.p), share)
+    attained = jnp.where(apart, _num.quotient(ties, jnp.maximum(pair.p, _num.tiny(pair.p))), 1)
+    relative = jnp.where(unbounded, attained, relative)
     off_one = jnp.where(a == 1, 2, a)
     factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
     tame = False if given.wild is None else given.wild
-    wild = jnp.where(s.near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
-    return (
-        jnp.where(s.near, weighted * scale, factor * (share - pair.p)),
-        jnp.where(s.near, plain * scale, factor * (relative - 1)),
-        wild,
-    )
+    near = s.near & (s.excess < _num.slope_limit(d))  # beyond it slopes overflow before they are divided by S
+    wild = jnp.where(near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
+    share, relative = centre(pair.p, factor * (share - pair.p), factor * (relative - 1))
+    return jnp.where(near, weighted * scale, share), jnp.where(near, plain * scale, relative), wild
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))

@@ -54,7 +54,8 @@ def pair(p: Array, q: Array) -> Pair:
     delta = ((x - y) - excess * y) * one_p
     # what is no weight spoils its own row; a mass that underflowed in the division is no mass
     x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
-    return from_difference(x, y, jnp.where((x == 0) & (y == 0), 0, delta), sp * sq)
+    delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
+    return from_difference(x, y, delta, sp * sq)
 
 
 def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
@@ -67,8 +68,10 @@ def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
 @pair.defjvp
 def _(primals, tangents):
     value = pair(*primals)
+    deleted = (value.p == 0) & (value.q == 0)
     (dp, up), (dq, uq) = (
-        _turns(x, share, t) for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
+        _turns(x, share, jnp.where(deleted, 0, t))
+        for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
     )
     rising = value.gap <= 0
     hi, dhi = jnp.where(rising, value.q, value.p), jnp.where(rising, dq, dp)
