@@ -136,12 +136,11 @@ def slopes(column: str, name: str):
     return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
 
 
-def rows() -> dict[str, kljax.rows.Row]:
-    """The rows behind the f-divergences, by the options of matrix.OPTIONS' first entry."""
-    f32 = jnp.float32
-    return {
-        "kl": kljax.rows.kl, "reverse_kl": kljax.rows.reverse_kl, "jeffreys": kljax.rows.jeffreys,
-        "js": kljax.rows.js(f32(0.5)), "scaled_js": kljax.rows.scaled_js(f32(0.25)), "tv": kljax.rows.tv,
-        "hellinger_sq": kljax.rows.hellinger_sq, "chi2": kljax.rows.chi2, "le_cam": kljax.rows.le_cam,
-        "hockey_stick": kljax.rows.hockey_stick(f32(2.0)), "alpha": kljax.rows.alpha(f32(1.5)),
-    }  # fmt: skip
+def rows(names) -> dict[str, kljax.rows.Row]:
+    """The rows behind f-divergences, with the options that are theirs first in matrix.OPTIONS."""
+    found = {}
+    for name in names:
+        row = getattr(kljax.rows, name)
+        traced = {k: jnp.asarray(v, jnp.float32) for k, v in matrix.options(name)[0].items()}
+        found[name] = row(**traced) if callable(row) else row
+    return found
