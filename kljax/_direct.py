@@ -33,7 +33,7 @@ class _Swapped(NamedTuple):
         return self.term(pair.swap(), *args)
 
 
-def _shown(x: Array) -> Array:
+def shown(x: Array) -> Array:
     """A slope that the range of floats can say."""
     most = float(jnp.finfo(x.dtype).max) / 4
     return jnp.where(jnp.isfinite(x), x, jnp.where(x > 0, most, -most))
@@ -44,7 +44,7 @@ def _far(pair: Pair) -> Array:
     return pair.p > 2.5 * pair.q
 
 
-def _present(p: Array) -> Array:
+def present(p: Array) -> Array:
     return jnp.maximum(p, _num.tiny(p))
 
 
@@ -60,7 +60,7 @@ def _kl_slope(pair: Pair) -> Slope:  # log(p/q)
 
 
 def _kl_mirrored(pair: Pair) -> Slope:  # 1 - q/p
-    return Slope(pair.delta, _shown(_num.quotient(pair.delta, _present(pair.p))))
+    return Slope(pair.delta, shown(_num.quotient(pair.delta, present(pair.p))))
 
 
 def _jeffreys_term(pair: Pair) -> Array:
@@ -69,7 +69,7 @@ def _jeffreys_term(pair: Pair) -> Array:
 
 
 def _jeffreys_slope(pair: Pair) -> Slope:
-    return Slope(pair.p * pair.tame + pair.delta, _shown(pair.tame + _num.quotient(pair.delta, _present(pair.p))))
+    return Slope(pair.p * pair.tame + pair.delta, shown(pair.tame + _num.quotient(pair.delta, present(pair.p))))
 
 
 def _tv_term(pair: Pair) -> Array:
@@ -116,7 +116,7 @@ def _chi2_slope(pair: Pair) -> Slope:  # 2 (p/q - 1)
     d = jnp.where(some, 0, jnp.minimum(pair.tame, _num.log_limit(pair.d) - pair.log_hi))
     plain = jnp.where(some, near, 2 * jnp.exp(d))
     weighted = jnp.where(some, pair.p * near, 2 * jnp.exp(d + pair.log_hi))
-    return Slope(weighted, _shown(plain), wild=pair.d == jnp.inf)
+    return Slope(weighted, shown(plain), wild=pair.d == jnp.inf)
 
 
 def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
@@ -125,7 +125,7 @@ def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
     far = -jnp.exp(jnp.where(some, 0, jnp.minimum(pair.log_hi - pair.tame, cap)))
     weighted = jnp.where(some, pair.delta * (1 + pair.q / p), far)
     plain = jnp.where(some, (pair.delta / p) * (1 + pair.q / p), -jnp.inf)
-    return Slope(weighted, _shown(plain), wild=pair.d == -jnp.inf)
+    return Slope(weighted, shown(plain), wild=pair.d == -jnp.inf)
 
 
 def _js_parts(pair: Pair, w: Array) -> tuple[Array, Array, Array]:
@@ -150,7 +150,7 @@ def _js_slope(pair: Pair, w: Array) -> Slope:  # w log(p/m), far -w log(m / (w p
     w = jnp.where(inside, w, 0.5)
     far = _far(pair)
     m, gap, lift = _js_parts(pair, w)
-    over, under = jnp.where(far, pair.q * ((1 - w) / w), _present(pair.p) * lift), jnp.where(far, pair.p, m)
+    over, under = jnp.where(far, pair.q * ((1 - w) / w), present(pair.p) * lift), jnp.where(far, pair.p, m)
     share = _num.divide(over, under)
     x = jnp.where(far, share, (1 - w) * gap)
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
@@ -160,6 +160,35 @@ def _js_slope(pair: Pair, w: Array) -> Slope:  # w log(p/m), far -w log(m / (w p
 
 def _js_mirrored(pair: Pair, w: Array) -> Slope:
     return _js_slope(pair, 1 - w)
+
+
+def _scaled_js_term(pair: Pair, w: Array) -> Array:
+    """(p - q) (h((1 - w) r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
+    _, r, _ = _js_parts(pair, w)
+    value = pair.delta * (_num.xlogx_mean((1 - w) * r) - _num.xlogx_mean(-w * r))
+    value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
+    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
+
+
+def _scaled_js_slope(pair: Pair, w: Array) -> Slope:  # log(p/m) / (1 - w)
+    m, r, lift = _js_parts(pair, w)
+    r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
+    y = (1 - w) * r
+    near = (y > -0.5) & (y < 1)
+    share = _num.quotient(present(pair.p) * lift, jnp.where(m > 0, m, 1))
+    apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, 1 - w)
+    plain = jnp.where(near, r * _num.log1p_ratio(jnp.where(near, y, 0)), apart)
+    far = _far(pair) & (w > 0)
+    some = jnp.where(w > 0, w, 1)
+    rest = _num.divide(pair.q, pair.p) / some
+    plain = shown(jnp.where(far, -rest * _num.log1p_ratio((1 - w) * rest), plain))
+    reach = jnp.where(w > 0, _num.log1p_ratio(some - 1), 0)
+    wild = ((w == 0) & (pair.d == jnp.inf)) | ((w == 1) & (pair.d == -jnp.inf))
+    return Slope(jnp.where(pair.p > 0, pair.p, _num.tiny(pair.p)) * plain, plain, far, reach, wild)
+
+
+def _scaled_js_mirrored(pair: Pair, w: Array) -> Slope:
+    return _scaled_js_slope(pair, 1 - w)
 
 
 def _excess(pair: Pair, gamma: Array) -> Array:
@@ -188,4 +217,5 @@ hellinger_sq = Direct(_hellinger_term, _hellinger_slope, _hellinger_slope)
 le_cam = Direct(_le_cam_term, _le_cam_slope, _le_cam_slope)
 chi2 = Direct(_chi2_term, _chi2_slope, _chi2_mirrored)
 js = Direct(_js_term, _js_slope, _js_mirrored)
+scaled_js = Direct(_scaled_js_term, _scaled_js_slope, _scaled_js_mirrored)
 hockey_stick = Direct(_hockey_term, _hockey_slope, _hockey_mirrored)

@@ -169,6 +169,42 @@ def bhattacharyya(
     return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q, 0.5)
 
 
+def _to_mean(share: Array, mass: Array, y: Array, g: Array) -> Array:
+    """share times mass (y - 1 + e^-y), y = log(mass / g): what an outcome adds to the KL to the geometric mean g."""
+    near = jnp.abs(y) < 1
+    s = jnp.where(near, y, 0)
+    far = mass * (jnp.where(near, 1, y) - 1) + g
+    return share * jnp.where(near, mass * s * s * _num.exp_remainder_near(-s), far)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _geometric(column: Column, w: Array, a: Array, b: Array) -> Array:
+    """w kl(p, g) + (1 - w) kl(q, g), which an error of g's normaliser enters squared; w in (0, 1), `[..., 1]`."""
+    pair = column.pair(a, b)
+    normaliser = -(1 - w) * _sum(w, pair).value
+    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
+    log = jnp.where(lacking, 0, normaliser)
+    g = jnp.exp(_exponents(w, pair, jnp.array(False)) - log)
+    terms = _to_mean(w, pair.p, (1 - w) * pair.tame + log, g) + _to_mean(1 - w, pair.q, -w * pair.tame + log, g)
+    value = jnp.where(lacking, jnp.inf, _num.total(jnp.where(pair.log_hi > -jnp.inf, terms, 0)))
+    return jnp.where(pair.mass > 0, value, jnp.nan)[..., 0]
+
+
+def _geometric_jvp(column, primals, tangents):
+    moving = [i for i, t in enumerate(tangents) if not is_zero(t)]
+
+    def by_parts(*some):
+        w, a, b = (some[moving.index(i)] if i in moving else primals[i] for i in range(3))
+        share = w[..., 0] * (1 - w[..., 0])
+        return share * divergence(column, rows.jeffreys, a, b) - (1 - w[..., 0]) * renyi_of(column, w, a, b)
+
+    tangent = jax.jvp(by_parts, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
+    return _geometric(column, *primals), tangent
+
+
+_geometric.defjvp(_geometric_jvp, symbolic_zeros=True)
+
+
 def geometric_js(
     column: Column,
     p: ArrayLike,
@@ -194,9 +230,6 @@ def geometric_js(
     p, q = pair_of(column, "geometric_js", p, q, axis, where)
     w = _check.parameter(f"kljax.{column.name}.geometric_js", "weight", weight, p)
     inside = (w > 0) & (w < 1)
-    both = divergence(column, rows.jeffreys, p, q)
-    affinity = renyi_of(column, jnp.where(inside, w, 0.5), p, q)
-    w, inside = w[..., 0], inside[..., 0]
-    wide = w * (1 - w) * jnp.where(inside, both, 0)
-    value = wide - jnp.where(inside & (both < jnp.inf), (1 - w) * affinity, 0)
-    return jnp.where((w >= 0) & (w <= 1), jnp.where(jnp.isnan(both), both, value), jnp.nan)
+    value = _geometric(column, jnp.where(inside, w, 0.5), p, q)
+    ends = jnp.where((w == 0) | (w == 1), jnp.where(jnp.isnan(value), value, 0)[..., None], jnp.nan)[..., 0]
+    return jnp.where(inside[..., 0], value, ends)

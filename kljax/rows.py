@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _convex, _direct, _num
+from kljax import _convex, _direct, _direct_power, _num
 
 Term = Callable[..., Array]
 
@@ -343,7 +343,7 @@ def js(weight: Any = 0.5) -> Row:
 
 def scaled_js(weight: Any) -> Row:
     """Jensen-Shannon over w (1 - w): KL(p, q) at weight 0 and KL(q, p) at weight 1, without a jump."""
-    return Row(_skew, _skew_r, _skew_d, _skew_dr, (weight,), _skew_tails)
+    return Row(_skew, _skew_r, _skew_d, _skew_dr, (weight,), _skew_tails, direct=_direct.scaled_js)
 
 
 def hockey_stick(gamma: Any) -> Row:
@@ -355,13 +355,14 @@ def hockey_stick(gamma: Any) -> Row:
 def alpha(order: Any) -> Row:
     """(sum p^a q^(1-a) - 1) / (a (a - 1)): reverse KL at order 0, KL at 1, 4 hellinger_sq at 1/2, chi2/2 at 2."""
     tails = (_alpha_tail_f, _alpha_tail_r)
-    return Row(_alpha_f, _alpha_r, _alpha_df, _alpha_dr, (order,), tails, _alpha_growth)
+    return Row(_alpha_f, _alpha_r, _alpha_df, _alpha_dr, (order,), tails, _alpha_growth, _direct_power.alpha)
 
 
 def tsallis(order: Any) -> Row:
     """(sum p^a q^(1-a) - 1) / (a - 1), a >= 0: a times alpha, and at order 0 the mass of q where p has none."""
     tails = (_tsallis_tail_f, _tsallis_tail_r)
-    return Row(_tsallis_f, _tsallis_r, _tsallis_df, _tsallis_dr, (order,), tails, _alpha_growth)
+    functions = _tsallis_f, _tsallis_r, _tsallis_df, _tsallis_dr
+    return Row(*functions, (order,), tails, _alpha_growth, _direct_power.tsallis)
 
 
 def from_convex(f: Callable[[Array], Array], *, at_zero: float, slope_at_infinity: float) -> Row:
