@@ -285,14 +285,16 @@ def size(delta: Array, p: tuple, q: tuple) -> Array:
 
 def _below(s: Scaled):
     """eta, the small matrix of cov(q) - cov(p) by the indefinite lemma, and where that is positive definite."""
-    eta = jnp.where(s.eta == 0, 1, s.eta)
+    apart = (s.eta == 0) & jnp.all((s.g == 0) & (s.k == 0), -1)  # coordinates in common, independent of the others
+    eta = jnp.where(apart, -1, jnp.where(s.eta == 0, 1, s.eta))
     f = jnp.concatenate([s.g, s.k], -1)
     one = identity(gram(s.g, eta, s.g))
     core = jnp.concatenate([jnp.concatenate([one, -one], -1), jnp.concatenate([-one, jnp.zeros_like(one)], -1)], -2)
     small = core - gram(f, 1 / eta, f)
     values = jnp.linalg.eigvalsh(small)
     rank = s.g.shape[-1]
-    ok = (_count(eta > 0) + _count(values > 0) == rank) & jnp.all(s.eta != 0, -1) & jnp.all(values != 0, -1)
+    ok = (_count(eta > 0) + _count(values > 0) == rank) & jnp.all(values != 0, -1)
+    ok &= jnp.all(jnp.where(apart, s.x == 0, s.eta != 0), -1)
     small = jnp.where(ok[..., None, None], small, identity(small))
     return eta, f, small, ok
 
