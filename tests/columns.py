@@ -223,10 +223,8 @@ class Dense(Density):
         super().__init__(name, rep)
 
     def cases(self, case):
-        sides = (
-            np.concatenate([vector(d["loc"]), *map(vector, d["scale_tril"])]) for d in map(case["params"].get, "pq")
-        )
-        yield case["family"], *sides, True
+        sides = (case["params"][s] for s in "pq")
+        yield case["family"], *(np.concatenate([vector(d["loc"]), *map(vector, d["scale_tril"])]) for d in sides), True
 
     def size(self, x):
         """D of a vector."""
@@ -357,7 +355,7 @@ class Thin(Dense):
         return np.concatenate([one, group + np.arange(size * self.RANK), group * (1 + self.RANK) + one])
 
     def wrap(self, group, x):
-        loc, f, d = jnp.split(x, [group, -group], -1)
+        loc, f, d = x[:, :group], x[:, group:-group], x[:, -group:]
         return kljax.lowrank.LowRank(loc, f.reshape(len(x), group, self.RANK), d)
 
     def curved(self, case):

@@ -52,6 +52,7 @@ class Pair:
         self.delta, self.p, self.q, self.zero = delta, p, q, 0 * p
         self.log_p, self.log_q = log_det(p), log_det(q)
         self.inverse_p, self.inverse_q = p**-1, q**-1
+        self.gap = functools.cache(self._gap)
 
     @functools.cached_property
     def flipped(self):
@@ -75,8 +76,7 @@ class Pair:
         over_q = (self.inverse_q - self.inverse_q * self.p * self.inverse_q - v * v.T) / 2
         return Jet((inner + self.log_q - self.log_p) / 2, (v, (self.inverse_q - self.inverse_p) / 2, over_q))
 
-    @functools.cache
-    def gap(self, a):
+    def _gap(self, a):
         """-log(integral of p^a q^(1-a)) / (a (1 - a))."""
         if a == 1:
             return self.kl
