@@ -12,7 +12,7 @@ which equal eigenvalues would turn into 0/0.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax._dense import product, solve, squares, turned
 
@@ -86,16 +86,15 @@ def _(primals, tangents):
     return root, _lyapunov(root, tangents[0])
 
 
-@jax.custom_jvp
 def _lyapunov(c: Array, n: Array) -> Array:
     """X with X C + C X = N for positive definite C."""
-    values, vectors = jnp.linalg.eigh(c)
-    inner = product(turned(vectors), product(n, vectors)) / (values[..., :, None] + values[..., None, :])
-    return product(vectors, product(inner, turned(vectors)))
 
+    def apply(x):
+        return product(x, c) + product(c, x)
 
-@_lyapunov.defjvp
-def _(primals, tangents):
-    (c, _), (dc, dn) = primals, tangents
-    x = _lyapunov(*primals)
-    return x, _lyapunov(c, dn - product(x, dc) - product(dc, x))
+    def solved(_, n):
+        values, vectors = jnp.linalg.eigh(c)
+        inner = product(turned(vectors), product(n, vectors)) / (values[..., :, None] + values[..., None, :])
+        return product(vectors, product(inner, turned(vectors)))
+
+    return lax.custom_linear_solve(apply, n, solved, symmetric=True)  # of which only `apply` is ever differentiated

@@ -2,6 +2,12 @@
 
 Cells compare two `LowRank` of one event size; R may differ. `cov_diag` is positive, a variance and not a scale. One
 that is not, or a nan, spoils its own batch element alone.
+
+Near equality nothing is lost as long as the factors agree column by column: differences are formed first, and what is
+of first order has cancelled on paper. Measured against 80 digits in float32 and float64, with kl from 1e-1 to 1e-14:
+values within 13 eps; gradients within 10 eps in norm where the covariances have condition numbers up to 30, and about
+1.3 eps times its root beyond (130 eps at 1e4). F and F O with a rotation O are one covariance, but not near as factors:
+then the error is that of any difference of rounded covariances. R may be 0.
 """
 
 import functools
@@ -90,12 +96,16 @@ _ERRORS = """
     A nan or a cov_diag that is not positive spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
 """
+_PAIR = """(
+    ...     kljax.lowrank.LowRank([0.0, 0.0], [[0.5], [1.0]], [1.0, 1.0]),
+    ...     kljax.lowrank.LowRank([0.0, 1.0], [[0.5], [1.0]], [1.0, 2.0]),
+    ... )"""
 _TEXT = {
-    "@shapes": _SHAPES, "@one": _ONE, "@errors": _ERRORS,
-    "@pair": "(kljax.lowrank.LowRank([0.0, m], [[0.5], [1.0]], [1.0, v]) for m, v in ((0.0, 1.0), (1.0, 2.0)))",
-    "entropy": "0", "cross_entropy": "0", "kl": "0", "reverse_kl": "0", "jeffreys": "0", "hellinger_sq": "0",
-    "hellinger": "0", "bhattacharyya": "0", "renyi": "0", "alpha": "0", "tsallis": "0", "chi2": "0",
-    "geometric_js": "0", "tv_lower": "0", "tv_upper": "0", "js_lower": "0", "js_upper": "0",
+    "@shapes": _SHAPES, "@one": _ONE, "@errors": _ERRORS, "@pair": _PAIR,
+    "entropy": "3.2433", "cross_entropy": "3.4643", "kl": "0.2209", "reverse_kl": "0.3346", "jeffreys": "0.5556",
+    "hellinger_sq": "0.0643", "hellinger": "0.2536", "bhattacharyya": "0.0665", "renyi": "0.1329", "alpha": "0.2572",
+    "tsallis": "0.1286", "chi2": "0.3929", "geometric_js": "0.0724", "tv_lower": "0.0643", "tv_upper": "0.3324",
+    "js_lower": "0.0446", "js_upper": "0.0643",
 }  # fmt: skip
 _cell = functools.partial(affinity.bind, COLUMN, text=_TEXT)
 
@@ -128,8 +138,8 @@ def log_prob(p: LowRank, x: ArrayLike) -> Array:
 
     >>> import kljax
     >>> p = kljax.lowrank.LowRank([0.0, 0.0], [[1.0], [0.0]], [1.0, 1.0])
-    >>> print(f"{kljax.lowrank.log_prob(p, [1.0, 0.5]):.4f}")
-    -2.5594
+    >>> print(f"{kljax.lowrank.log_prob(p, [1.0, 0.0]):.4f}")
+    -2.4345
     """
     cell = "kljax.lowrank.log_prob"
     _check.instance(cell, "p", p, LowRank, "LowRank(loc, cov_factor, cov_diag)")

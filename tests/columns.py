@@ -4,11 +4,14 @@ A distribution is a flat vector of numbers to everything else; `wrap` makes it w
 class here and its entry in COLUMNS.
 """
 
+import functools
+
+import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 
 import kljax
-from tests import accuracy, gaussians, matrix, oracles
+from tests import accuracy, gaussians, matrices, matrix, oracles
 
 PADDED = 1024  # longest discrete case but the huge ones
 SMALL = 64  # up to this many outcomes a case has oracle values and gradients
@@ -211,4 +214,167 @@ class Normals(Density):
             )
 
 
-COLUMNS = {"probs": Discrete("probs"), "logits": Discrete("logits"), "normal": Normals()}
+class Dense(Density):
+    """MVN: the vector of D locs and the packed rows of the lower triangle, with units on the diagonal to fill it up."""
+
+    SIZES, ORACLE = (10, 64), 10
+
+    def __init__(self, name="mvn", rep="gauss_full"):
+        super().__init__(name, rep)
+
+    def cases(self, case):
+        sides = (case["params"][s] for s in "pq")
+        yield case["family"], *(np.concatenate([vector(d["loc"]), *map(vector, d["scale_tril"])]) for d in sides), True
+
+    def size(self, x):
+        """D of a vector."""
+        return int((np.sqrt(9 + 8 * len(x)) - 3) / 2 + 0.5)
+
+    def group(self, case, name):
+        size = self.size(case.p)
+        return size if name in ("entropy", "cross_entropy") else min(s for s in self.SIZES if s >= size)
+
+    def _matrix(self, x):
+        size = self.size(x)
+        lower = np.zeros((size, size), x.dtype)
+        lower[np.tril_indices(size)] = x[size:]
+        return lower
+
+    def fill(self, group, x):
+        size, full = self.size(x), np.eye(group, dtype=np.float32)
+        full[:size, :size] = self._matrix(x)
+        loc = np.zeros(group, np.float32)
+        loc[:size] = x[:size]
+        return np.concatenate([loc, full[np.tril_indices(group)]])
+
+    def kept(self, group, x):
+        size = self.size(x)
+        rows, columns = np.tril_indices(size)
+        return np.concatenate([np.arange(size), group + rows * (rows + 1) // 2 + columns])
+
+    def wrap(self, group, x):
+        rows, columns = np.tril_indices(group)
+        lower = jnp.zeros((len(x), group, group), x.dtype).at[:, rows, columns].set(x[:, group:])
+        return kljax.mvn.MVN(x[:, :group], lower)
+
+    def small(self, case):
+        return self.size(case.p) <= self.ORACLE
+
+    def curved(self, case):
+        return self.size(case.p) <= 3
+
+    def covariance(self, x):
+        """loc, the parameters of the covariance as a matrix, and it."""
+        size = self.size(x)
+        lower, entries = mp.zeros(size), iter(x[size:])
+        for i in range(size):
+            for j in range(i + 1):
+                lower[i, j] = next(entries)
+        return mp.matrix(x[:size]), lower, lower * lower.T
+
+    def own(self, x, over_loc, over):
+        """Slopes in the numbers of x from those in loc and in the covariance."""
+        size, slopes = self.size(x), 2 * over * self.covariance(x)[1]
+        return list(over_loc) + [slopes[i, j] for i in range(size) for j in range(i + 1)]
+
+    def _pair(self, x, y):
+        (a, _, p), (b, _, q) = self.covariance(x), self.covariance(y)
+        return matrices.Pair(a - b, p, q)
+
+    @functools.lru_cache(64)  # noqa: B019  one object for ever
+    def _known(self, x, y):
+        with mp.workdps(matrices.DIGITS):
+            sides = [[mp.mpf(v) for v in np.frombuffer(s, np.float32).astype(float)] for s in (x, y)]
+            return sides, self._pair(*sides)
+
+    def value(self, name, case, dtype, **options):
+        with mp.workdps(matrices.DIGITS):
+            return matrices.row(name, self._known(case.p.tobytes(), case.q.tobytes())[1], **options).value
+
+    def slopes(self, name, case, dtype, **options):
+        return self._slopes(name, *self._known(case.p.tobytes(), case.q.tobytes()), **options)
+
+    def _slopes(self, name, sides, pair, **options):
+        with mp.workdps(matrices.DIGITS):
+            found = matrices.row(name, pair, **options)
+            if found.slopes is None:
+                zero = found.value == 0 and name != "wasserstein2"
+                return tuple([mp.mpf(0)] * len(x) if zero else None for x in sides)
+            delta, over_p, over_q = found.slopes
+            slopes = self.own(sides[0], delta, over_p), self.own(sides[1], -delta, over_q)
+            return slopes if name not in matrix.ONE else (slopes[0], None)
+
+    def second(self, name, case, steps, **options):
+        with mp.workdps(matrices.DIGITS):
+            h, found, sides = mp.mpf(10) ** -25, [], self._known(case.p.tobytes(), case.q.tobytes())[0]
+            for sign in (1, -1):
+                moved = [[a + sign * h * mp.mpf(float(v)) for a, v in zip(x, step, strict=True)]
+                         for x, step in zip(sides, steps, strict=True)]  # fmt: skip
+                found.append(self._slopes(name, moved, self._pair(*moved), **options))
+            return tuple(
+                [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)] if up and down else None
+                for up, down in zip(*found, strict=True)
+            )
+
+    @staticmethod
+    def target(kappa):
+        """DESIGN 7."""
+        return np.maximum(32, kappa)
+
+
+class Thin(Dense):
+    """LowRank: D locs, D x R numbers of the factor, D of the diagonal; filled up with units and columns of 0.
+
+    A vector has no room for R: both sides are brought to RANK columns when they are read.
+    """
+
+    SIZES, ORACLE, RANK = (16, 32), 16, 4
+
+    def __init__(self):
+        super().__init__("lowrank", "gauss_lowrank")
+
+    def cases(self, case):
+        def read(d):
+            f = np.stack([vector(r) for r in d["cov_factor"]])
+            f = np.pad(f, ((0, 0), (0, self.RANK - f.shape[1])))
+            return np.concatenate([vector(d["loc"]), f.ravel(), vector(d["cov_diag"])])
+
+        yield case["family"], read(case["params"]["p"]), read(case["params"]["q"]), True
+
+    def size(self, x):
+        return len(x) // (self.RANK + 2)
+
+    def fill(self, group, x):
+        size = self.size(x)
+        loc, f, d = np.split(x, [size, -size])
+        rest = np.zeros(group - size, np.float32)
+        return np.concatenate([loc, rest, f, np.repeat(rest, self.RANK), d, rest + 1])
+
+    def kept(self, group, x):
+        size, one = self.size(x), np.arange(self.size(x))
+        return np.concatenate([one, group + np.arange(size * self.RANK), group * (1 + self.RANK) + one])
+
+    def wrap(self, group, x):
+        loc, f, d = x[:, :group], x[:, group:-group], x[:, -group:]
+        return kljax.lowrank.LowRank(loc, f.reshape(len(x), group, self.RANK), d)
+
+    def curved(self, case):
+        return self.size(case.p) <= 4
+
+    def covariance(self, x):
+        size = self.size(x)
+        f = mp.matrix(size, self.RANK)
+        for i in range(size):
+            for j in range(self.RANK):
+                f[i, j] = x[size + i * self.RANK + j]
+        return mp.matrix(x[:size]), f, f * f.T + mp.diag(x[-size:])
+
+    def own(self, x, over_loc, over):
+        slopes, size = 2 * over * self.covariance(x)[1], self.size(x)
+        factor = [slopes[i, j] for i in range(size) for j in range(self.RANK)]
+        return list(over_loc) + factor + [over[i, i] for i in range(size)]
+
+
+COLUMNS = {
+    "probs": Discrete("probs"), "logits": Discrete("logits"), "normal": Normals(), "mvn": Dense(), "lowrank": Thin(),
+}  # fmt: skip
