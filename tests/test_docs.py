@@ -36,17 +36,20 @@ def test_rows_are_documented():
     run(rows.from_convex.__doc__, "from_convex")
 
 
-def matrix(text):
-    return dict(re.findall(r"^ *([a-z_0-9]+) +([x-] +[x-])$", text, re.M))
+def written(text):
+    """The matrix as a text shows it: cell -> marks of all columns."""
+    columns = len(expected.WRITTEN)
+    return dict(re.findall(rf"^ *([a-z_0-9]+) +([xb-](?: +[xb-]){{{columns - 1}}}) *$", text, re.M))
 
 
 def test_one_matrix():
-    assert matrix(README) == matrix(kljax.__doc__)
-    for name, marks in matrix(README).items():
-        for module, mark in zip((kljax.probs, kljax.logits), marks.split(), strict=True):
-            assert (name in module.__all__) == (mark == "x"), name
-    discrete = {name for module, name in PUBLIC if module in (kljax.probs, kljax.logits)}
-    assert set(matrix(README)) == discrete
+    marks = {cell: [row[column] for column in expected.WRITTEN] for cell, row in expected.MARKS.items()}
+    for text in (README, kljax.__doc__):
+        assert {cell: line.split() for cell, line in written(text).items()} == marks
+    for column in expected.COLUMNS:
+        module = getattr(kljax, column)
+        types = [name for name in module.__all__ if name[0].isupper() or name.startswith("from_")]
+        assert set(module.__all__) - set(types) == set(expected.EXISTS[column]), column
 
 
 @pytest.mark.lenient
