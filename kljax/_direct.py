@@ -178,11 +178,14 @@ def _scaled_js_slope(pair: Pair, w: Array) -> Slope:  # log(p/m) / (1 - w)
     share = _num.quotient(present(pair.p) * lift, jnp.where(m > 0, m, 1))
     apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, 1 - w)
     plain = jnp.where(near, r * _num.log1p_ratio(jnp.where(near, y, 0)), apart)
-    far = _far(pair) & (w > 0)
     some = jnp.where(w > 0, w, 1)
     rest = _num.divide(pair.q, pair.p) / some
-    plain = shown(jnp.where(far, -rest * _num.log1p_ratio((1 - w) * rest), plain))
-    reach = jnp.where(w > 0, _num.log1p_ratio(some - 1), 0)
+    tail = rest * _num.log1p_ratio((1 - w) * rest)
+    low = some < 0.5  # where w - 1 would round away what w is
+    reach = jnp.where(low, -jnp.log(some) / jnp.where(low, 1 - w, 1), _num.log1p_ratio(jnp.where(low, 0, some - 1)))
+    reach = jnp.where(w > 0, reach, 0)
+    far = _far(pair) & (tail < reach / 2)
+    plain = shown(jnp.where(far, -tail, plain))
     wild = ((w == 0) & (pair.d == jnp.inf)) | ((w == 1) & (pair.d == -jnp.inf))
     return Slope(jnp.where(pair.p > 0, pair.p, _num.tiny(pair.p)) * plain, plain, far, reach, wild)
 

@@ -56,8 +56,9 @@ def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Arr
     power = jnp.exp(-a * beyond)
     beneath = jnp.where(lost & (a < 1), a * peak * power / jnp.where(a < 1, 1 - a, 1), 0)
     weighted = jnp.where(lost, beneath, p * jnp.where(lost, 0, h))
-    h, weighted = jnp.where(unbounded, beyond > 0, h), jnp.where(unbounded, jnp.where(beyond > 0, p, 0), weighted)
-    power = jnp.where(unbounded, beyond == 0, power)
+    less = jnp.where(beyond > 0, jnp.ones_like(p), 0)
+    h, weighted = jnp.where(unbounded, less, h), jnp.where(unbounded, p * less, weighted)
+    power = jnp.where(unbounded, 1 - less, power)
     weight = _num.divide(jnp.ones_like(peak), peak * _num.total(jnp.where(present, power, 0)))
     if which == 0:
         weight = jnp.where(unbounded, 0, jnp.exp((1 - a) * least))
@@ -79,8 +80,8 @@ def _entropy_jvp(column, which, primals, tangents):
         p, size, mass = column.surprisal(a)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
-            turn = jax.jvp(lambda v: _values(v, p, size)[which], (order,), (next(steps),))[1]
-            result += jnp.where(jnp.isfinite(turn) & (mass > 0), turn, 0)[..., 0]
+            turn = _num.rate(lambda v: _values(v, p, size)[which], order)
+            result += (jnp.where(mass > 0, turn, 0) * next(steps))[..., 0]
         if not is_zero(tangents[1]):
             coefficients = column.pull(a, *centre(p, *_slopes(order, p, size, which)))
             coefficients = jnp.where((mass == 0) | (a == column.empty), 0, coefficients)

@@ -7,6 +7,7 @@ would still put the derivative of the branch that is not taken into the gradient
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -309,6 +310,12 @@ def _(primals, tangents):
 def magnitude(x: Array) -> Array:
     """|x| with derivative 0 at 0."""
     return jnp.where(x > 0, x, jnp.where(x < 0, -x, jnp.zeros_like(x)))
+
+
+def rate(function: Callable[[Array], Array], x: Array) -> Array:
+    """The derivative of a function of one parameter, 0 where it is infinite; times a step it is a linear map."""
+    slope = jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+    return jnp.where(jnp.isfinite(slope), slope, 0)
 
 
 def total(x: Array) -> Array:

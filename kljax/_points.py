@@ -206,6 +206,11 @@ def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itse
     return outer(jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan))[0][..., 0]
 
 
+def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
+    """The row's points with another value of its parameter i."""
+    return points(_with(row, (*row.args[:i], value, *row.args[i + 1 :])), pair)
+
+
 def tangent_of(
     column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
 ) -> Array:
@@ -213,7 +218,6 @@ def tangent_of(
 
     Recomputed from the arguments, which are thus all that reverse mode keeps.
     """
-    turning = any(not is_zero(d) for d in dargs)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(row, a, b, *given):
@@ -225,10 +229,10 @@ def tangent_of(
             result += jnp.sum(gradient(column, row, a, pair, scale) * next(steps), -1)
         if not is_zero(db):
             result += jnp.sum(gradient(column, mirror(row), b, pair.swap(), scale) * next(steps), -1)
-        if turning:
-            step = tuple(jnp.zeros_like(v) if is_zero(d) else next(steps) for v, d in zip(row.args, dargs, strict=True))
-            turn = jax.jvp(lambda *args: points(_with(row, args), pair), row.args, step)[1]
-            result += jnp.where(pair.mass > 0, _num.total(jnp.where(jnp.isfinite(turn), turn, 0)) * scale, 0)[..., 0]
+        for i, d in enumerate(dargs):
+            if not is_zero(d):
+                turn = _num.total(_num.rate(partial(_moved, row, i, pair), row.args[i]))
+                result += (jnp.where(pair.mass > 0, turn * scale, 0) * next(steps))[..., 0]
         return result
 
     return tangent(row, a, b, *(d for d in (da, db, *dargs) if not is_zero(d)))

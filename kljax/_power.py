@@ -47,7 +47,7 @@ def _largest(pair: Pair) -> Array:
     lo = _num.total(jnp.where(pair.gap <= 0, pair.p, pair.q))
     drift = jnp.where(lo > 0.5, _num.total(pair.delta) / jnp.where(lo > 0.5, lo, 1), 0)
     top = jnp.max(jnp.where(pair.log_hi > -jnp.inf, pair.d, -jnp.inf), -1, keepdims=True)
-    return jnp.where(top > 0, jnp.maximum(top - drift, 0), top)
+    return jnp.maximum(top - drift, 0)
 
 
 def _sum(order: Array, pair: Pair) -> _Sum:
@@ -115,8 +115,8 @@ def _renyi_jvp(column, share, primals, tangents):
         s = _sum(order, pair)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
-            turn = jax.jvp(lambda v: _sum(v, pair).value, (order,), (next(steps),))[1]
-            result += share * jnp.where(jnp.isfinite(turn) & (pair.mass > 0), turn, 0)[..., 0]
+            turn = _num.rate(lambda v: _sum(v, pair).value, order)
+            result += share * (jnp.where(pair.mass > 0, turn, 0) * next(steps))[..., 0]
         if not is_zero(tangents[1]):
             result += jnp.sum(finish(column, a, pair, *_slopes(order, pair, s, True, share)) * next(steps), -1)
         if not is_zero(tangents[2]):

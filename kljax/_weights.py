@@ -33,13 +33,12 @@ def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
 
 def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
     """The weights scaled to comparable sums near 1, the sums, and the sum of p - q over that of q."""
-    sp, sq, gap = _num.total(p), _num.total(q), _num.total(p - q)
+    sp, sq = _num.total(p), _num.total(q)
     unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
     ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
     unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
-    sp, sq = sp * unit_p, sq * unit_q
-    gap = jnp.where(unit_p == unit_q, gap * unit_p, sp - sq)
-    return p * unit_p, q * unit_q, sp, sq, _num.divide(gap, sq)
+    p, q, sp, sq = p * unit_p, q * unit_q, sp * unit_p, sq * unit_q
+    return p, q, sp, sq, _num.divide(_num.total(p - q), sq)
 
 
 @jax.custom_jvp
@@ -50,6 +49,9 @@ def pair(p: Array, q: Array) -> Pair:
     delta = ((x - y) - excess * y) * one_p
     # what is no weight spoils its own row; a mass that underflowed in the division is no mass
     x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
+    # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
+    most = (x > 0.5) & (y > 0.5)
+    delta = jnp.where(most, -_num.total(jnp.where(most, 0, delta)), delta)
     delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
     return from_difference(x, y, delta, sp * sq)
 
