@@ -12,12 +12,12 @@ from tests import accuracy, matrix  # noqa: E402
 
 pytestmark = [pytest.mark.smoke, pytest.mark.lenient]
 THOUSANDTH = 1e-3 / np.finfo(np.float32).eps  # in eps: a formula by hand is right to a few digits at distance 1
-ENTRIES = [(c, "by hand", n) for c in matrix.COLUMNS for n in cases.TEXTBOOK]
+ENTRIES = [(c, "by hand", n) for c in matrix.DISCRETE for n in cases.TEXTBOOK]
 ENTRIES += [(c, peer, n) for c, peers in cases.PEERS.items() for peer, cells in peers.items() for n in cells]
 
 
 def test_every_cell_has_its_formula():
-    assert set(cases.TEXTBOOK) == set(matrix.ORACLED) and set(cases.ONE) == set(matrix.ONE)
+    assert set(cases.TEXTBOOK) == set(matrix.oracled("probs")) and set(cases.ONE) == set(matrix.ONE)
 
 
 @pytest.mark.parametrize(("column", "peer", "name"), ENTRIES)

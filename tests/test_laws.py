@@ -15,7 +15,7 @@ from tests import accuracy, matrix
 from tests.draws import EPS, KINDS, OUTCOMES, ROWS, SMALL, batch, call, counts, draws, padded, rows, values
 from tests.draws import given as as_input
 
-column = pytest.mark.parametrize("column", matrix.COLUMNS)
+column = pytest.mark.parametrize("column", matrix.DISCRETE)
 ROOTS = ("js_distance", "hellinger {}", "fisher_rao", "triangle of hellinger", "Fisher-Rao")
 LOGS = 64  # eps: the logarithm of a count up to 2^14 is rounded by up to 4 eps, which both masses of a ratio feel
 
@@ -69,7 +69,7 @@ def every(names=matrix.PAIRS):
 @drawn(12)
 def test_values_are_numbers_within_their_range(column, draw):
     p, q = batch(column, draw)
-    for name, options in every(matrix.ORACLED):
+    for name, options in every(matrix.oracled("probs")):
         value = call(column, name, p, q, **options)
         assert (value >= 0).all(), f"{name} {options}: {[(KINDS[i], value[i]) for i in np.flatnonzero(~(value >= 0))]}"
         below(value, np.full(ROWS, matrix.upper(name, OUTCOMES, **options)), f"bound of {name} {options}", 8)
@@ -253,7 +253,7 @@ def test_order_and_unit_of_outcomes_do_not_matter(column, draw):
     moved = [
         x * np.float32(2.0**k) if column == "probs" else x + np.float32(k) for x, k in zip(even, (-3, 5), strict=True)
     ]
-    for name, options in every(matrix.ORACLED):
+    for name, options in every(matrix.oracled("probs")):
         what = f"{name} {options}"
         whole = call(column, name, p, q, **options)
         if name != "wasserstein1":

@@ -17,13 +17,13 @@ import kljax
 from tests import accuracy, corpus, matrix
 
 ROWS, OUTCOMES = 8, 16
-column = pytest.mark.parametrize("column", matrix.COLUMNS)
+column = pytest.mark.parametrize("column", matrix.DISCRETE)
 SLOPE = 2 * accuracy.GRADIENT  # eps in norm, of two gradients that each may be off by GRADIENT
 
 
 def cells(*fast):
     """All cells, those that are not named here in the slow run: one of each engine is compiled by default."""
-    others = [pytest.param(name, marks=pytest.mark.slow) for name in matrix.ORACLED if name not in fast]
+    others = [pytest.param(name, marks=pytest.mark.slow) for name in matrix.oracled("probs") if name not in fast]
     return pytest.mark.parametrize("name", [*fast, *others])
 
 
