@@ -39,8 +39,8 @@ def _largest(m, s, n, t):
 def _renyi(m, s, n, t, order):
     if order == mp.inf:
         return _largest(m, s, n, t)
-    if order == 1:
-        return _kl(m, s, n, t)
+    if order in (0, 1):
+        return _kl(m, s, n, t) if order else mp.mpf(0)
     return _log_power(m, s, n, t, order) / (order - 1)
 
 
@@ -132,6 +132,8 @@ def gradients(cell, p, q, **options):
         points = list(zip(*p, *q, strict=True))
         parts = [each(*x) for x in points]
         total = mp.fsum(parts)
+        if options.get("order") == 0 and cell != "alpha":
+            return [mp.mpf(0)] * (2 * len(points)), [mp.mpf(0)] * (2 * len(points))
         if mp.isinf(total) or (total == 0 and outer is mp.sqrt):
             return None, None
         slope = (outer(total + STEP * abs(total)) - outer(total - STEP * abs(total))) / (2 * STEP * abs(total) or 1)
