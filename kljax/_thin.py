@@ -200,25 +200,39 @@ def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> 
     return jnp.where(jnp.isnan(value), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
 
 
+def _side(s: Scaled, mix: Mixed, f: Array, weight: Array, own: Array, factor: Array) -> tuple[Array, Array]:
+    """M^-1 X C^-1 F and the diagonal of M^-1 X C^-1 for the mixture M, X = cov(p) - cov(q), C = F F' + diag(1/weight).
+
+    M^-1 X C^-1 is also (M^-1 - C^-1) / factor, which is the better where X C^-1 F would be larger than F, far from
+    equality; near it the difference X is.
+    """
+    fw = f * weight[..., None]
+    flat = turned(times_inverse(plus_one(product(turned(f), fw)), turned(fw)))  # C^-1 F
+    moved, apart = difference(s, flat), inverse(mix, f) - flat
+    near = factor * factor * squares(moved, 2) <= squares(f, 2)
+    some = jnp.where(near, 1, factor)
+    over_f = jnp.where(near[..., None, None], inverse(mix, moved), apart / some[..., None, None])
+    alone = inverse_diagonal(mix) - weight + jnp.sum(flat * fw, -1)
+    close = own * weight - jnp.sum(over_f * fw, -1)
+    return over_f, jnp.where(near[..., None], close, alone / some[..., None])
+
+
 def _slopes(delta, fp, dp, fq, dq, a):
     """The derivatives of the gap."""
     s = scaled(delta, fp, dp, fq, dq)
     mix = mixed(s, a)
     h = s.g + s.k
     y = inverse(mix, s.x[..., None])
-    hr = h / s.rho[..., None]
-    cp = plus_one(product(turned(h), hr))
-    cq = plus_one(product(turned(s.g), s.g))
-    to_p = inverse(mix, difference(s, turned(times_inverse(cp, turned(hr)))))
-    to_q = inverse(mix, difference(s, turned(times_inverse(cq, turned(s.g)))))
     own = inverse_diagonal(mix) * s.eta
     own += jnp.sum(inverse(mix, s.k) * h, -1) + jnp.sum(inverse(mix, s.g) * s.k, -1)
+    over_fp, over_dp = _side(s, mix, h, 1 / s.rho, own, a)
+    over_fq, over_dq = _side(s, mix, s.g, jnp.ones_like(s.rho), own, a - 1)
     a, b = a[..., None], (1 - a)[..., None]
     root, flat = jnp.sqrt(dq), y[..., 0]
-    over_fp = to_p - b[..., None] * product(y, product(turned(y), h))
-    over_fq = to_q + a[..., None] * product(y, product(turned(y), s.g))
-    over_dp = own / s.rho - jnp.sum(to_p * hr, -1) - b * flat * flat
-    over_dq = own - jnp.sum(to_q * s.g, -1) + a * flat * flat
+    over_fp -= b[..., None] * product(y, product(turned(y), h))
+    over_fq += a[..., None] * product(y, product(turned(y), s.g))
+    over_dp -= b * flat * flat
+    over_dq += a * flat * flat
     wide = root[..., None]
     return flat / root, over_fp / wide, over_dp / dq / 2, -over_fq / wide, -over_dq / dq / 2
 
