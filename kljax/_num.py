@@ -79,6 +79,15 @@ def exp_ratio(y: Array) -> Array:
     return jnp.where(near, 1 + s * _polynomial(_EXP_REMAINDER, s), (jnp.exp(z) - 1) / z)
 
 
+def exp_ratio_slope(y: Array) -> Array:
+    """The derivative of (e^y - 1) / y, which is 1/2 at 0."""
+    near = jnp.abs(y) < 1
+    s = jnp.where(near, y, 0)
+    z = jnp.where(near, 1, jnp.maximum(y, -exp_limit(y)))  # e^y y would be 0 * inf at -inf
+    return jnp.where(near, 1 - (1 - s) * exp_remainder_near(s), (jnp.exp(z) * (z - 1) + 1) / z / z)
+
+
+@jax.custom_jvp
 def expm1_over(t: Array, c: Array) -> Array:
     """(e^(c t) - 1) / c for t <= 0: t at c = 0, and -1/c at t = -inf for c > 0."""
     y = jnp.where(c == 0, 0, c) * jnp.where(c == 0, 0, t)
@@ -87,6 +96,16 @@ def expm1_over(t: Array, c: Array) -> Array:
     first = jnp.where(near, t, 0)
     far = (jnp.exp(jnp.where(near, 1, y)) - 1) / jnp.where(near, 1, c)
     return jnp.where(near, first * (1 + s * _polynomial(_EXP_REMAINDER, s)), far)
+
+
+@expm1_over.defjvp
+def _(primals, tangents):
+    t, c = primals
+    value = expm1_over(t, c)
+    ok = jnp.isfinite(value) & jnp.isfinite(t)  # an infinite value or a constant one: inf * 0 otherwise
+    t, c = jnp.where(ok, t, 0), jnp.where(ok, c, 0)
+    over_t = jnp.where(ok, jnp.exp(c * t), 0)
+    return value, over_t * tangents[0] + t * t * exp_ratio_slope(c * t) * tangents[1]
 
 
 @jax.custom_jvp

@@ -9,8 +9,9 @@ logarithm of the affinity, divided by what would cancel: every row below is a pr
 branch and none loses digits near 0, near 1 or near p = q. A new row is one function here.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kljax import _bind, _check, _num
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Densities(NamedTuple):
@@ -32,15 +36,27 @@ class Densities(NamedTuple):
     largest: Callable[[Any, Any], Array]  # sup log(p/q): the Renyi divergence of order inf
 
 
+def bind(
+    column: Densities,
+    function: Callable[Concatenate[Densities, P], T],
+    text: Mapping[str, str],
+    extra: tuple[inspect.Parameter, ...] = (),
+) -> Callable[P, T]:
+    """The public, jitted cell of one column.
+
+    `text` has the column's words "@shapes", "@one" (the shapes of a cell of one distribution), "@errors" and "@pair"
+    (two distributions, as code), and by the name of each cell what its example prints. `extra` are the arguments that
+    the column's `checked` takes beside the distributions, such as `axis`.
+    """
+    name = function.__name__.lstrip("_")
+    words = {word: value for word, value in text.items() if word.startswith("@")}
+    words = {word: value.strip() for word, value in words.items()} | {"@column": f"kljax.{column.name}"}
+    return _bind.public(column, function, words | {"@value": text[name]}, extra)
+
+
 def _power(gap: Array, a: Array) -> Array:
     """(integral of p^a q^(1-a) - 1) / (a (a - 1)) from the gap: the alpha divergence."""
-    y = a * (a - 1) * jnp.where(jnp.isinf(gap), 1, gap)
-    near = jnp.abs(y) < 1
-    far = (jnp.exp(jnp.where(near, 1, y)) - 1) / jnp.where(near, 1, a * (a - 1))
-    finite = jnp.where(near, jnp.where(near, gap, 0) * _num.exp_ratio(jnp.where(near, y, 0)), far)
-    inside = (a > 0) & (a < 1)
-    edge = jnp.where(inside, 1 / jnp.where(inside, a * (1 - a), 1), jnp.inf)
-    return jnp.where(jnp.isinf(gap), edge, finite)
+    return -_num.expm1_over(-gap, a * (1 - a))
 
 
 def _order(column: Densities, cell: str, name: str, value: ArrayLike, p: Any, q: Any) -> Array:
@@ -59,13 +75,13 @@ def _at(column: Densities, p: Any, q: Any, a: Array | float) -> Array:
 def entropy(column: Densities, p: Any, **shape) -> Array:
     """Differential entropy, -integral of p log p, in [-inf, inf].
 
-    @shapes
+    @one
     @errors
 
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.entropy(p):.4f}")
-    @entropy
+    @value
     """
     (p,) = column.checked("entropy", p, **shape)
     return column.entropy(p)
@@ -80,7 +96,7 @@ def cross_entropy(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.cross_entropy(p, q):.4f}")
-    @cross_entropy
+    @value
     """
     p, q = column.checked("cross_entropy", p, q, **shape)
     return column.cross_entropy(p, q)
@@ -95,7 +111,7 @@ def kl(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.kl(p, q):.4f}")
-    @kl
+    @value
     """
     p, q = column.checked("kl", p, q, **shape)
     return column.kl(p, q)
@@ -110,7 +126,7 @@ def reverse_kl(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.reverse_kl(p, q):.4f}")
-    @reverse_kl
+    @value
     """
     p, q = column.checked("reverse_kl", p, q, **shape)
     return column.kl(q, p)
@@ -125,7 +141,7 @@ def jeffreys(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.jeffreys(p, q):.4f}")
-    @jeffreys
+    @value
     """
     p, q = column.checked("jeffreys", p, q, **shape)
     return column.kl(p, q) + column.kl(q, p)
@@ -140,7 +156,7 @@ def hellinger_sq(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.hellinger_sq(p, q):.4f}")
-    @hellinger_sq
+    @value
     """
     p, q = column.checked("hellinger_sq", p, q, **shape)
     return _at(column, p, q, 0.5) / 4
@@ -156,10 +172,10 @@ def hellinger(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.hellinger(p, q):.4f}")
-    @hellinger
+    @value
     """
     p, q = column.checked("hellinger", p, q, **shape)
-    return _num.root(_at(column, p, q, 0.5) / 4)[0]  # TODO gradient safe
+    return _num.sqrt(_at(column, p, q, 0.5) / 4)
 
 
 def bhattacharyya(column: Densities, p: Any, q: Any, **shape) -> Array:
@@ -171,7 +187,7 @@ def bhattacharyya(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.bhattacharyya(p, q):.4f}")
-    @bhattacharyya
+    @value
     """
     p, q = column.checked("bhattacharyya", p, q, **shape)
     like = jax.eval_shape(column.kl, p, q)
@@ -190,12 +206,13 @@ def renyi(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> Ar
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.renyi(p, q, order=0.5):.4f}")
-    @renyi
+    @value
     """
     p, q = column.checked("renyi", p, q, **shape)
     order = _order(column, "renyi", "order", order, p, q)
     a = jnp.where(order == jnp.inf, 1, order)
-    value = a * jnp.where(a == 0, 0, column.gap(p, q, a))
+    gap = column.gap(p, q, a)
+    value = a * jnp.where((a == 0) & jnp.isinf(gap), 0, gap)  # 0 at order 0, also where kl(q, p) overflows
     value = jnp.where(order == jnp.inf, column.largest(p, q), value)
     return jnp.where(order >= 0, value, jnp.nan)
 
@@ -212,7 +229,7 @@ def alpha(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> Ar
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.alpha(p, q, order=0.5):.4f}")
-    @alpha
+    @value
     """
     p, q = column.checked("alpha", p, q, **shape)
     return _at(column, p, q, _order(column, "alpha", "order", order, p, q))
@@ -228,7 +245,7 @@ def tsallis(column: Densities, p: Any, q: Any, *, order: ArrayLike, **shape) -> 
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.tsallis(p, q, order=0.5):.4f}")
-    @tsallis
+    @value
     """
     p, q = column.checked("tsallis", p, q, **shape)
     order = _order(column, "tsallis", "order", order, p, q)
@@ -246,7 +263,7 @@ def chi2(column: Densities, p: Any, q: Any, **shape) -> Array:
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.chi2(p, q):.4f}")
-    @chi2
+    @value
     """
     p, q = column.checked("chi2", p, q, **shape)
     return 2 * _at(column, p, q, 2.0)
@@ -263,10 +280,12 @@ def geometric_js(column: Densities, p: Any, q: Any, *, weight: ArrayLike = 0.5, 
     >>> import kljax
     >>> p, q = @pair
     >>> print(f"{@column.geometric_js(p, q):.4f}")
-    @geometric_js
+    @value
     """
     p, q = column.checked("geometric_js", p, q, **shape)
     w = _order(column, "geometric_js", "weight", weight, p, q)
-    gap = column.gap(p, q, w)
-    inside = (w >= 0) & (w <= 1)
-    return jnp.where(inside, w * (1 - w) * (column.kl(p, q) + column.kl(q, p) - gap), jnp.nan)
+    # kl + kl - gap is at least a third of kl + kl; at an end it is one of the two, which may be infinite
+    inside, gap = (w > 0) & (w < 1), column.gap(p, q, w)
+    rest = column.kl(p, q) + column.kl(q, p) - jnp.where(inside & jnp.isfinite(gap), gap, 0)
+    value = w * (1 - w) * jnp.where(inside, rest, 0)
+    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
