@@ -1,19 +1,27 @@
 """The families whose log-normaliser is made of logarithms, masses and log Gamma, as functions for `expfam`.
 
-Each family has the gap of two members (see `affinity`), the supremum of log(p/q), which is the Renyi divergence of order
-inf, and its entropy. All take checked members: arrays of one dtype and batch, nan where a parameter is not one.
+Each family has the gap of two members (see `affinity`), the supremum of log(p/q), which is the Renyi divergence of
+order inf, and its entropy. All take checked members: arrays of one dtype and batch, nan where a parameter is not one.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from kljax import _num
-from kljax._num import magnitude
-from kljax._jensen import log1p_over, log_gap, mass_gap, mix, perspective_gap, rest_gap
+from kljax._jensen import (
+    cross,
+    log1p_over,
+    log_gap,
+    log_over,
+    mass_gap,
+    mix,
+    perspective_gap,
+    rest_drop,
+    rest_gap,
+    within,
+)
 from kljax._rest import rest, rest_slope
 
 
@@ -74,30 +82,6 @@ class Dirichlet(NamedTuple):
     concentration: Array
 
 
-def positive(x: Array) -> Array:
-    """A parameter in (0, inf), nan where it is not."""
-    return jnp.where((x > 0) & (x < jnp.inf), x, jnp.nan)
-
-
-def difference(x: Array, y: Array) -> Array:
-    return y - x
-
-
-def cross(x: Array, y: Array, h: Array, s: Array, t: Array, g: Array) -> Array:
-    """x t - y s for y = x + h and t = s + g: from the differences if those are small, else as it stands."""
-    small = x * magnitude(g) + magnitude(h) * s < x * t + y * s
-    return jnp.where(small, x * g - h * s, x * t - y * s)
-
-
-def within(a: Array, *pairs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-    """Where a parameter a x + (1 - a) y is not positive, and the order with 1/2 put there."""
-    outside = jnp.zeros(a.shape, bool)
-    for x, y, h in pairs:
-        left = mix(x, y, h, a) <= 0
-        outside |= left
-    return outside, jnp.where(outside, 0.5, a)
-
-
 def _exponential_gap(p: Exponential, q: Exponential, a: Array) -> Array:
     x, y = p.rate, q.rate
     outside, a = within(a, (x, y, y - x))
@@ -106,12 +90,7 @@ def _exponential_gap(p: Exponential, q: Exponential, a: Array) -> Array:
 
 def _exponential_largest(p: Exponential, q: Exponential) -> Array:
     some = jnp.where(p.rate >= q.rate, p.rate, q.rate)
-    return jnp.where(p.rate < q.rate, jnp.inf, _log_over(some, q.rate))
-
-
-def _log_over(x: Array, y: Array) -> Array:
-    """log(x/y)."""
-    return _num.log1p_by((x - y) / y, x / y)
+    return jnp.where(p.rate < q.rate, jnp.inf, log_over(some, q.rate))
 
 
 def _exponential_entropy(p: Exponential) -> Array:
@@ -147,7 +126,7 @@ def _geometric_gap(p: Geometric, q: Geometric, a: Array) -> Array:
 
 def _geometric_largest(p: Geometric, q: Geometric) -> Array:
     some = jnp.where(p.probs >= q.probs, p.probs, q.probs)
-    return jnp.where(p.probs < q.probs, jnp.inf, _log_over(some, q.probs))
+    return jnp.where(p.probs < q.probs, jnp.inf, log_over(some, q.probs))
 
 
 def _geometric_least(p: Geometric, q: Geometric) -> Array:
@@ -172,7 +151,7 @@ def _gamma_gap(p: Gamma, q: Gamma, a: Array) -> Array:
 
 def _split_excess(c: Array, x: Array, y: Array) -> Array:
     """c log c + y log y - x log x for x = y + c, c >= 0: minus an entropy, with 0 log 0 = 0."""
-    return jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1) / x), 0) + y * _log_over(y, x)
+    return jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1) / x), 0) + y * log_over(y, x)
 
 
 def _gamma_largest(p: Gamma, q: Gamma) -> Array:
@@ -181,7 +160,7 @@ def _gamma_largest(p: Gamma, q: Gamma) -> Array:
     bounded = (d > 0) & (c >= 0) | (c == 0) & (d == 0)
     some = jnp.where(c > 0, c, 1)
     peak = jnp.where(c > 0, some * jnp.log((some / x) / (jnp.where(d > 0, d, 1) / s)), 0)
-    value = peak + y * _log_over(y / x, t / s) + rest(y) - rest(x)
+    value = peak + y * log_over(y / x, t / s) + rest(y) - rest(x)
     return jnp.where(bounded | jnp.isnan(c + d), value, jnp.inf)
 
 
@@ -200,23 +179,29 @@ def _as_gamma(p: InverseGamma) -> Gamma:
     return Gamma(p.concentration, p.scale)
 
 
-def _others(x: Array, like: Array) -> Array:
-    """Sums over all outcomes but one: for the largest of `like` summed afresh, as most of the total is its own."""
-    top = jnp.argmax(like, -1, keepdims=True) == jnp.arange(x.shape[-1]).reshape((1,) * (x.ndim - 1) + (-1,))
+def _top(x: Array) -> Array:
+    """Where the largest parameter is: one place only."""
+    return jnp.argmax(x, -1, keepdims=True) == jnp.arange(x.shape[-1]).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _others(x: Array, top: Array) -> Array:
+    """Sums over all outcomes but one: for the largest summed afresh, as most of the total is its own."""
     return jnp.where(top, _num.total(jnp.where(top, 0, x)), _num.total(x) - x)
 
 
 def _dirichlet_gap(p: Dirichlet, q: Dirichlet, a: Array) -> Array:
     x, y, h = p.concentration, q.concentration, q.concentration - p.concentration
     a = jnp.broadcast_to(a[..., None], x.shape)
-    outside, a = within(a, (x, y, h))
-    outside = jnp.any(outside, -1)
+    outside = jnp.any(within(a, (x, y, h))[0], -1)
+    a, top = jnp.where(outside[..., None], 0.5, a), _top(x)
     x0, h0 = _num.total(x), _num.total(h)
     y0 = jnp.where(jnp.abs(h0) < x0, x0 + h0, _num.total(y))
-    whole = (jnp.broadcast_to(v, x.shape) for v in (x0, y0))
-    c = cross(x, y, h, _others(x, x), _others(y, x), _others(h, x))
-    parts = perspective_gap(x, y, *whole, c, a) + rest_gap(x, y, h, a)
-    value = jnp.sum(parts, -1) - rest_gap(x0, y0, h0, a[..., :1])[..., 0]
+    c = cross(x, y, h, _others(x, top), _others(y, top), _others(h, top))
+    parts = perspective_gap(x, y, jnp.broadcast_to(x0, x.shape), jnp.broadcast_to(y0, x.shape), c, a)
+    rests = jnp.where(top, 0, rest_gap(x, y, h, a))
+    x1, y1, h1 = (jnp.sum(jnp.where(top, v, 0), -1) for v in (x, y, h))
+    s, t, g = (jnp.sum(jnp.where(top, 0, v), -1) for v in (x, y, h))
+    value = jnp.sum(parts + rests, -1) + rest_drop(x1, y1, s, t, (h1, g), a[..., 0])
     return jnp.where(outside, jnp.inf, value)
 
 
@@ -226,7 +211,7 @@ def _dirichlet_largest(p: Dirichlet, q: Dirichlet) -> Array:
     c0 = _num.total(c)
     some, c0 = jnp.where(c > 0, c, 1), jnp.where(c0 > 0, c0, 1)
     peak = jnp.where(c > 0, some * jnp.log((some / x) / (c0 / x0)), 0)
-    value = jnp.sum(peak + y * _log_over(y / x, y0 / x0) + rest(y) - rest(x), -1) - (rest(y0) - rest(x0))[..., 0]
+    value = jnp.sum(peak + y * log_over(y / x, y0 / x0) + rest(y) - rest(x), -1) - (rest(y0) - rest(x0))[..., 0]
     return jnp.where(jnp.any(c < 0, -1), jnp.inf, value)
 
 

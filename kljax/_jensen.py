@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num, _weights, rows
-from kljax._points import is_zero, mirror, points, slope
+from kljax._points import is_zero, points
+from kljax._quadrature import gauss
 
 # log Gamma(x) - x log x + x + log(x)/2 - log(2 pi)/2 = sum of c_k x^-(2k + 1)
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
@@ -84,10 +85,37 @@ def rule(value: Callable[..., Array], slopes: Callable[..., tuple[Array, ...]]) 
     return function
 
 
+def positive(x: Array) -> Array:
+    """A parameter in (0, inf), nan where it is not."""
+    return jnp.where((x > 0) & (x < jnp.inf), x, jnp.nan)
+
+
+def cross(x: Array, y: Array, h: Array, s: Array, t: Array, g: Array) -> Array:
+    """x t - y s for y = x + h and t = s + g: from the differences if those are small, else as it stands."""
+    small = x * _num.magnitude(g) + _num.magnitude(h) * s < x * t + y * s
+    return jnp.where(small, x * g - h * s, x * t - y * s)
+
+
+def within(a: Array, *pairs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    """Where a parameter a x + (1 - a) y is not positive, and the order with 1/2 put there."""
+    outside = jnp.zeros(a.shape, bool)
+    for x, y, h in pairs:
+        left = mix(x, y, h, a) <= 0
+        outside |= left
+    return outside, jnp.where(outside, 0.5, a)
+
+
+def log_over(x: Array, y: Array) -> Array:
+    """log(x/y)."""
+    return _num.log1p_by((x - y) / y, x / y)
+
+
 def log_ratio(z: Array, u: Array) -> Array:
     """log(u) / z for u = 1 + z > 0, of which z is the exact view near u = 1 and u the exact one far from it."""
     near = (z > -0.5) & (z < 1)
-    return jnp.where(near, _num.log1p_ratio(jnp.where(near, z, 0)), jnp.log(jnp.where(near, 1, u)) / jnp.where(near, 1, z))
+    return jnp.where(
+        near, _num.log1p_ratio(jnp.where(near, z, 0)), jnp.log(jnp.where(near, 1, u)) / jnp.where(near, 1, z)
+    )
 
 
 def _log_gap(z: Array, u: Array) -> Array:
@@ -125,8 +153,8 @@ log_gap = rule(_log_value, _log_slopes)  # of -log x
 
 def _perspective_value(x: Array, y: Array, s: Array, t: Array, c: Array, a: Array) -> Array:
     """c = x t - y s, whose size alone a common step of both pairs changes."""
-    w, (lo, mid, hi, _), (lo_s, mid_s, hi_s, _) = weights(a), line(x, y, y - x, a), line(s, t, t - s, a)
-    r = c / mid
+    w, (lo_s, mid_s, hi_s, _) = weights(a), line(s, t, t - s, a)
+    r = c / line(x, y, y - x, a).mid
     first = _xlogx_gap(w.b * w.step * r / lo_s)
     second = _xlogx_gap(-w.a * w.step * r / hi_s)
     return (r / mid_s) * (w.b * (c / lo_s) * first + w.a * (c / hi_s) * second)
@@ -203,6 +231,31 @@ def _rest_slopes(x, y, h, a):
 rest_gap = rule(_rest_value, _rest_slopes)  # of log Gamma(x) - x log x + x, which is convex
 
 
+def _drop_slopes(x, y, s, t, h, a):
+    whole = h[0] + h[1]
+    first, second = _rest_slopes(x, y, h[0], a)
+    third, fourth = _rest_slopes(x + s, y + t, whole, a)
+    return first - third, second - fourth, -third, -fourth
+
+
+def _drop_value(x: Array, y: Array, s: Array, t: Array, h: tuple[Array, Array], a: Array) -> Array:
+    """h: y - x and t - s. Where s and t are small, of x and of the step too, it is an integral over their share."""
+    m, n = mix(x, y, h[0], a), mix(s, t, h[1], a)
+    near = (4 * s < x) & (4 * t < y) & (4 * n < m) & (s + t < _num.magnitude(h[0]))
+    nodes, masses = gauss(x, (7 if x.dtype == jnp.float64 else 4))
+    x_s, y_s, s_s, t_s, h_s, g_s, a_s = (v[..., None] for v in (x, y, s, t, *h, a))
+    share = jnp.where(near[..., None], nodes, 0)
+    first, second = _rest_slopes(
+        x_s + share * s_s, y_s + share * t_s, h_s + share * g_s, jnp.broadcast_to(a_s, share.shape)
+    )
+    close = -jnp.sum(masses * (first * s_s + second * t_s), -1)
+    return jnp.where(near, close, _rest_value(x, y, h[0], a) - _rest_value(x + s, y + t, h[0] + h[1], a))
+
+
+# of rest(x) - rest(x + s): what the largest parameter of a Dirichlet distribution and their sum s + x leave
+rest_drop = rule(_drop_value, _drop_slopes)
+
+
 def _mass_pair(x: Array, y: Array, h: Array):
     return _weights.from_difference(x, y, -h, jnp.ones_like(x))
 
@@ -212,10 +265,11 @@ def _mass_value(x: Array, y: Array, h: Array, a: Array) -> Array:
 
 
 def _mass_slopes(x, y, h, a):
-    pair, row = _mass_pair(x, y, h), rows.alpha(a)
-    sides = slope(row, pair).plain, slope(mirror(row), pair.swap()).plain
-    most = _num.slope_limit(x)
-    return tuple(jnp.where((x == 0) & (y == 0), 0, jnp.clip(s, -most, most)) for s in sides)
+    d, most = _mass_pair(x, y, h).tame, _num.slope_limit(x)
+    t = -_num.magnitude(d)
+    first = jnp.where(d <= 0, _num.expm1_over(t, a - 1), -_num.expm1_over(t, 1 - a))
+    second = jnp.where(d <= 0, -_num.expm1_over(t, a), _num.expm1_over(t, -a))
+    return tuple(jnp.where((x == 0) & (y == 0), 0, jnp.clip(s, -most, most)) for s in (first, second))
 
 
 mass_gap = rule(_mass_value, _mass_slopes)  # of e^t between t = log x and log y: the alpha divergence of two masses

@@ -1,4 +1,4 @@
-"""What log Gamma is beside x log x - x, and its derivatives: what entropies are made of once logarithms have cancelled."""
+"""What log Gamma is beside x log x - x, and its derivatives: what entropies are made of beside logarithms."""
 
 import jax
 import jax.numpy as jnp
