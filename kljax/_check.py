@@ -111,3 +111,46 @@ def batch(cell: str, name_a: str, a: Array, name_b: str, b: Array) -> tuple[Arra
     _tail(cell, name_a, a[..., 0], name_b, b[..., 0], 0)
     lead = max(a.shape[:-1], b.shape[:-1], key=len)
     return jnp.broadcast_to(a, (*lead, a.shape[-1])), jnp.broadcast_to(b, (*lead, b.shape[-1]))
+
+
+# independent coordinates: fields that are scalars, or arrays whose event axis moves last or is added
+
+
+def instance(cell: str, name: str, value: Any, kind: type, makers: str) -> None:
+    """A distribution of the column's own type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{cell}: {name} is a {type(value).__name__}; pass a {kind.__name__}, from {makers}")
+
+
+def same_type(cell: str, p: Any, q: Any, hint: str) -> None:
+    """Two distributions with the same parameters."""
+    if type(p) is not type(q):
+        raise TypeError(f"{cell}: p is a {type(p).__name__} and q a {type(q).__name__}: pass two of one type; {hint}")
+
+
+def coordinates(cell: str, fields: Sequence[tuple[str, Array, Array]], axis: int | tuple[int, ...]) -> list[Array]:
+    """Fields (name, loc, scale), all scalars or `[..., D]`, as `[..., D]` of one shape, in the order given.
+
+    With axis=() every coordinate is an event of its own: `[..., 1]`. A scalar stands for any number of coordinates.
+    """
+    whole = not isinstance(axis, tuple)
+    hint = f"{cell}: axis={axis}: pass the event axis, or () for one value a coordinate"
+    chex.assert_equal(whole or axis == (), True, custom_message=hint)
+    for name, loc, scale in fields:
+        hint = f"{cell}: {name} has loc {loc.shape} and scale {scale.shape}: pass a scale that is one number or has "
+        hint += "the shape of loc; broadcast loc first if it is the shorter"
+        chex.assert_equal(scale.ndim == 0 or scale.shape == loc.shape, True, custom_message=hint)
+    moved = [(n, *(_last(cell, n, x, axis) if x.ndim and whole else x for x in two)) for n, *two in fields]
+    arrays = [(name, loc) for name, loc, _ in moved if loc.ndim]
+    for name, loc in arrays[1:]:
+        _tail(cell, *arrays[0], name, loc, 1 if whole else 0)
+    shape = max((loc.shape for _, loc in arrays), key=len, default=(1,) if whole else ())
+    spread = [jnp.broadcast_to(x, shape) for _, *two in moved for x in two]
+    return spread if whole else [x[..., None] for x in spread]
+
+
+def one_coordinate(cell: str, size: int, instead: str) -> None:
+    """An event of one coordinate, for what has no closed form with more."""
+    hint = f"{cell}: the event has {size} coordinates, for which there is no closed form: call {instead}, or pass "
+    hint += "axis=() for one value a coordinate"
+    chex.assert_equal(size, 1, custom_message=hint)

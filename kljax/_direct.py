@@ -129,15 +129,19 @@ def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
 
 
 def _js_parts(pair: Pair, w: Array) -> tuple[Array, Array, Array]:
-    """The mixture m = w p + (1 - w) q, p / m - 1 and q / m - 1."""
-    m = w * pair.p + (1 - w) * pair.q
-    r = _num.divide(pair.delta, m)
-    return m, (1 - w) * r, -w * r
+    """The mixture m = w p + (1 - w) q times the third, (p - q) / m, and a power of two.
+
+    Without it w p of masses of 1e-37 is flushed to zero.
+    """
+    lift = jnp.where(pair.p + pair.q < _num.tiny(pair.p) * 2**60, 2.0**60, 1)
+    m = w * (pair.p * lift) + (1 - w) * (pair.q * lift)
+    return m, _num.divide(pair.delta * lift, m), lift
 
 
 def _js_term(pair: Pair, w: Array) -> Array:
-    m, y, z = _js_parts(pair, w)
-    value = m * (w * _num.xlogx_rest(y) + (1 - w) * _num.xlogx_rest(z))
+    m, share, lift = _js_parts(pair, w)
+    near_p, near_q = _num.xlogx_rest((1 - w) * share), _num.xlogx_rest(-w * share)
+    value = m * (w * near_p + (1 - w) * near_q) / lift
     return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), 0, jnp.nan))
 
 
@@ -145,10 +149,10 @@ def _js_slope(pair: Pair, w: Array) -> Slope:  # w log(p/m), far -w log(m / (w p
     inside = (w > 0) & (w < 1)
     w = jnp.where(inside, w, 0.5)
     far = _far(pair)
-    m, y, _ = _js_parts(pair, w)
-    over, under = jnp.where(far, pair.q * ((1 - w) / w), _present(pair.p)), jnp.where(far, pair.p, m)
+    m, gap, lift = _js_parts(pair, w)
+    over, under = jnp.where(far, pair.q * ((1 - w) / w), _present(pair.p) * lift), jnp.where(far, pair.p, m)
     share = _num.divide(over, under)
-    x = jnp.where(far, share, y)
+    x = jnp.where(far, share, (1 - w) * gap)
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
     plain = jnp.where(inside, w, 0) * jnp.where(far, -log, log)
     return Slope(pair.p * plain, plain, far, jnp.where(inside, -w * jnp.log(w), 0))
@@ -158,17 +162,22 @@ def _js_mirrored(pair: Pair, w: Array) -> Slope:
     return _js_slope(pair, 1 - w)
 
 
+def _excess(pair: Pair, gamma: Array) -> Array:
+    """p - gamma q, from the difference, of which near gamma = 1 nothing is lost."""
+    return pair.delta - (gamma - 1) * pair.q
+
+
 def _hockey_term(pair: Pair, gamma: Array) -> Array:
-    return jnp.where(gamma >= 1, jnp.maximum(pair.p - gamma * pair.q, 0), jnp.nan)
+    return jnp.where(gamma >= 1, jnp.maximum(_excess(pair, gamma), 0), jnp.nan)
 
 
 def _hockey_slope(pair: Pair, gamma: Array) -> Slope:
     none = jnp.zeros_like(pair.p)
-    return Slope(none, none, pair.p > gamma * pair.q, 1.0)
+    return Slope(none, none, _excess(pair, gamma) > 0, 1.0)
 
 
 def _hockey_mirrored(pair: Pair, gamma: Array) -> Slope:
-    plain = jnp.where(pair.q > gamma * pair.p, -gamma, 0) + jnp.zeros_like(pair.p)
+    plain = jnp.where(_excess(pair.swap(), gamma) > 0, -gamma, 0) + jnp.zeros_like(pair.p)
     return Slope(pair.p * plain, plain)
 
 

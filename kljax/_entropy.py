@@ -16,17 +16,27 @@ from kljax._pair import centre
 from kljax._points import Column, is_zero, tangent_of
 
 
+def _powers(a: Array, p: Array, size: Array) -> Array:
+    """p^a of the outcomes that exist, from p or from -log p, whichever loses less: p may have underflowed."""
+    far = (a < 0.5) | (size > _num.exp_limit(p))
+    rest = jnp.where(far, 0, (1 - a) * size)
+    return jnp.where(far, jnp.exp(-a * size), p * jnp.exp(rest))
+
+
 def _values(order: Array, p: Array, size: Array) -> tuple[Array, Array]:
     """Tsallis and Renyi entropy of `order`, all `[..., 1]`."""
     a = jnp.where(order == jnp.inf, 2, order)
     h = 1 - a
-    size = jnp.where(p > 0, size, 0)
-    tsallis = _num.total(jnp.where(p > 0, p * size * _num.exp_ratio(h * size), 0))
+    present = (p > 0) | (size > 0)
+    close = jnp.abs(h * size) < 1
+    few = jnp.where(close, size, 0)
+    terms = jnp.where(close, p * few * _num.exp_ratio(h * few), (_powers(a, p, size) - p) / jnp.where(close, 1, h))
+    tsallis = _num.total(jnp.where(present, terms, 0))
     scaled = h * tsallis
     near = (scaled >= -0.5) & jnp.isfinite(tsallis)
-    least = jnp.min(jnp.where(p > 0, size, jnp.inf), -1, keepdims=True)
+    least = jnp.min(jnp.where(present, size, jnp.inf), -1, keepdims=True)
     least = jnp.where(jnp.isfinite(least), least, 0)
-    tail = jnp.log(_num.total(jnp.where(p > 0, jnp.exp(-a * (size - least)), 0)))
+    tail = jnp.log(_num.total(jnp.where(present, jnp.exp(-a * (size - least)), 0)))
     far = (tail - a * least) / jnp.where(h == 0, 1, h)
     renyi = jnp.where(near, tsallis * _num.log1p_ratio(jnp.where(near, scaled, 0)), far)
     tsallis = jnp.where(order == jnp.inf, 0, tsallis)
@@ -36,21 +46,23 @@ def _values(order: Array, p: Array, size: Array) -> tuple[Array, Array]:
 
 def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Array]:
     """(p h, h), h the slope in p minus that at the mode; for Renyi over S, in a form that no order overflows."""
-    a = jnp.where(order == jnp.inf, 2, order)
-    missing = p == 0
-    size = jnp.where(missing, -jnp.log(_num.tiny(p)), size)  # a missing mass is finfo.tiny in a derivative
+    unbounded, a = order == jnp.inf, jnp.where(order == jnp.inf, 2, order)
+    present = (p > 0) | (size > 0)
     mode = p == jnp.max(p, -1, keepdims=True)
-    least = _num.pick(size, mode)
-    beyond = jnp.where(mode, 0, size - least)
+    least, peak = _num.pick(size, mode), _num.pick(p, mode)
+    beyond = jnp.where(mode | ~present, 0, size - least)
+    lost = size > _num.exp_limit(p)  # p h is then what is left of it where p has underflowed
     h = a * beyond * _num.exp_ratio((1 - a) * beyond)
-    h = jnp.where(order == jnp.inf, jnp.where(beyond > 0, 1.0, 0.0), h)
-    power = jnp.where(order == jnp.inf, jnp.where(beyond > 0, 0.0, 1.0), jnp.exp(-a * beyond))
-    peak = _num.pick(p, mode)
-    weight = _num.divide(jnp.ones_like(peak), peak * _num.total(jnp.where(missing, 0, power)))
+    power = jnp.exp(-a * beyond)
+    beneath = jnp.where(lost & (a < 1), a * peak * power / jnp.where(a < 1, 1 - a, 1), 0)
+    weighted = jnp.where(lost, beneath, p * jnp.where(lost, 0, h))
+    h, weighted = jnp.where(unbounded, beyond > 0, h), jnp.where(unbounded, jnp.where(beyond > 0, p, 0), weighted)
+    power = jnp.where(unbounded, beyond == 0, power)
+    weight = _num.divide(jnp.ones_like(peak), peak * _num.total(jnp.where(present, power, 0)))
     if which == 0:
-        weight = jnp.where(order == jnp.inf, 0, jnp.exp((1 - a) * least))
-    h = jnp.minimum(h * weight, _num.slope_limit(p))
-    return p * h, h
+        weight = jnp.where(unbounded, 0, jnp.exp((1 - a) * least))
+    most = float(jnp.finfo(p.dtype).max) / 4
+    return weighted * weight, jnp.minimum(h * weight, most)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -79,6 +79,13 @@ def exp_ratio(y: Array) -> Array:
     return jnp.where(near, 1 + s * _polynomial(_EXP_REMAINDER, s), (jnp.exp(z) - 1) / z)
 
 
+def exp_product(c: Array, t: Array) -> Array:
+    """e^(c t); the rounding of a product of size 300 alone would cost 150 eps."""
+    usable = jnp.abs(t) < 1e4  # beyond, e^(c t) is 0 or inf, or c so small that c t is
+    y, rest = two_product(c, jnp.where(usable, t, 0))
+    return jnp.exp(jnp.where(usable, y, c * t)) * (1 + rest)
+
+
 def exp_ratio_slope(y: Array) -> Array:
     """The derivative of (e^y - 1) / y, which is 1/2 at 0."""
     near = jnp.abs(y) < 1
@@ -94,7 +101,7 @@ def expm1_over(t: Array, c: Array) -> Array:
     near = jnp.abs(y) < 1
     s = jnp.where(near, y, 0)
     first = jnp.where(near, t, 0)
-    far = (jnp.exp(jnp.where(near, 1, y)) - 1) / jnp.where(near, 1, c)
+    far = (exp_product(jnp.where(near, 1, c), jnp.where(near, 1, t)) - 1) / jnp.where(near, 1, c)
     return jnp.where(near, first * (1 + s * _polynomial(_EXP_REMAINDER, s)), far)
 
 
@@ -104,7 +111,7 @@ def _(primals, tangents):
     value = expm1_over(t, c)
     ok = jnp.isfinite(value) & jnp.isfinite(t)  # an infinite value or a constant one: inf * 0 otherwise
     t, c = jnp.where(ok, t, 0), jnp.where(ok, c, 0)
-    over_t = jnp.where(ok, jnp.exp(c * t), 0)
+    over_t = jnp.where(ok, exp_product(c, t), 0)
     return value, over_t * tangents[0] + t * t * exp_ratio_slope(c * t) * tangents[1]
 
 
@@ -207,6 +214,36 @@ def sqrt(x: Array) -> Array:
     return jnp.where(some, jnp.sqrt(jnp.where(some, x, 1)), 0)
 
 
+@jax.custom_jvp
+def norm(x: Array) -> Array:
+    """The 2-norm over the last axis, with derivative 0 at 0; no square overflows or underflows."""
+    size = jnp.max(jnp.abs(x), -1, keepdims=True)
+    unit = jnp.where((size > 0) & jnp.isfinite(size), power_of_two(size), 1)
+    return unit[..., 0] * jnp.sqrt(jnp.sum(jnp.square(x / unit), -1))
+
+
+@norm.defjvp
+def _(primals, tangents):
+    (x,), length = primals, norm(*primals)
+    some = (length > 0) & jnp.isfinite(length)
+    unit = jnp.where(some[..., None], x, 0) / jnp.where(some, length, 1)[..., None]
+    return length, jnp.sum(unit * tangents[0], -1)
+
+
+@jax.custom_jvp
+def asinh(y: Array) -> Array:
+    """log(y + sqrt(y^2 + 1)) for y >= 0, which is y near 0."""
+    near = y < slope_limit(y)
+    z = jnp.where(near, y, 0)
+    return jnp.where(near, log1p(z + z * z / (1 + jnp.sqrt(1 + z * z))), jnp.log(2.0) + jnp.log(y))
+
+
+@asinh.defjvp
+def _(primals, tangents):
+    y = jnp.minimum(primals[0], slope_limit(primals[0]))
+    return asinh(*primals), tangents[0] / jnp.sqrt(1 + y * y)
+
+
 def two_difference(a: Array, b: Array) -> tuple[Array, Array]:
     """a - b as a rounded difference and its exact error; the error is 0 where the difference is not finite."""
     s = a - b
@@ -220,6 +257,11 @@ def split(x: Array) -> tuple[Array, Array]:
     bits = (11, 26) if x.dtype == jnp.float64 else (8, 11)
     high = lax.reduce_precision(x, *bits)
     return high, x - high
+
+
+def power_of_two(x: Array) -> Array:
+    """A power of two near x > 0: dividing by it loses nothing."""
+    return lax.reduce_precision(x, *((11, 0) if x.dtype == jnp.float64 else (8, 0)))
 
 
 def two_product(a: Array, b: Array) -> tuple[Array, Array]:

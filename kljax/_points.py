@@ -91,6 +91,13 @@ def _cut(pair: Pair, hi: Array, t: Array, power: Array, least: Array, cap: float
     return cut, jnp.where(over, jnp.exp(jnp.minimum(beyond, cap + power * jnp.where(over, least, 0))), hi)
 
 
+def _slip(pair: Pair, rising: Array, hi: Array, t: Array) -> Array:
+    """The rounding error of t, which u^-k magnifies by k |t|: the masses still know u, unless one has underflowed."""
+    u = _num.divide(jnp.where(rising, pair.p, pair.q), hi)
+    slip = u * jnp.exp(-jnp.maximum(t, -_num.exp_limit(t))) - 1
+    return jnp.where((t < -1) & (jnp.abs(slip) < 1e-3), slip, 0)
+
+
 def downhill(pair: Pair, rising: Array) -> tuple[Array, Array]:
     """t = log u <= 0 and x = u - 1: by a branch, because |d| would turn the derivative around at p = q."""
     return jnp.where(rising, pair.d, -pair.d), jnp.where(rising, pair.gap, -pair.gap)
@@ -107,13 +114,9 @@ def points(row: Row, pair: Pair) -> Array:
     if power is not None:
         power = jnp.maximum(power, 0)
         least = jnp.where(power > 0, -_num.exp_limit(t) / jnp.where(power > 0, power, 1), -jnp.inf)
-        whole, mass = t, hi
+        slip = _slip(pair, rising, hi, t)
         t, hi = _cut(pair, hi, t, power, least)
-        # u^-k magnifies the rounding of t by k |t|: the masses still know the ratio, unless one has underflowed
-        slip = (
-            _num.divide(jnp.where(rising, pair.p, pair.q), mass) * jnp.exp(-jnp.maximum(whole, -_num.exp_limit(t))) - 1
-        )
-        hi = hi * jnp.where((whole < -1) & (jnp.abs(slip) < 1e-3), 1 - power * slip, 1)
+        hi = hi * (1 - power * slip)
     term = _term(row, rising, t, x)
     # support is decided by d, not by masses that may have underflowed: inf even where the larger mass rounds to 0
     return jnp.where(term == jnp.inf, jnp.inf, hi * term)
@@ -141,13 +144,20 @@ def slope(row: Row, pair: Pair) -> Slope:
     # u f'(u), where the product of e^t and the slope has a limit though each leaves the range
     least = -limit / (1 + grows)
     cut, amplitude = _cut(pair, hi, t, rate, least, cap)
+    slip = jnp.zeros_like(t) if power is None else _slip(pair, rising, hi, t)
+    amplitude = amplitude * (1 - grows * slip)
     product = amplitude * (jnp.exp(cut) * _both(row, ("df", "dr"), rising, cut, x))
     whole, size = _cut(pair, hi, t, grows, jnp.where(grows > 0, least, -jnp.inf), cap)
+    size = size * (1 - grows * slip)
     term = _both(row, ("f", "r"), rising, whole, x)
-    known = absent & jnp.isfinite(edge)
+    known = absent & jnp.isfinite(edge) & jnp.isfinite(edge_slope)
     high = jnp.where(known, hi * edge, size * term - product)
-    low = _both(row, ("df", "dr"), rising, t, x)
-    plain_high = jnp.where(known, edge, term - jnp.exp(t) * low)
+    low = _both(row, ("df", "dr"), rising, t, x) * (1 - jnp.maximum(1 + rate, 0) * slip)
+    beyond = ((whole != t) | (slip != 0)) & (
+        pair.p > 0
+    )  # of a term that grows, `term` is then but what is left of it at the cut
+    plain_high = jnp.where(beyond, _num.quotient(high, jnp.where(beyond, pair.p, 1)), term - jnp.exp(t) * low)
+    plain_high = jnp.where(known, edge, plain_high)
     low = jnp.where(absent & jnp.isfinite(edge_slope), edge_slope, low)
     plain = jnp.where(rising, low, plain_high)
     most = _num.slope_limit(t)
@@ -158,8 +168,9 @@ def slope(row: Row, pair: Pair) -> Slope:
         return Slope(weighted, plain, wild=wild)
     end = jnp.full((1,) * t.ndim, -jnp.inf, t.dtype), -jnp.ones((1,) * t.ndim, t.dtype)
     reach = row.r(*end, *row.args)
-    far = (pair.d > 1) & jnp.isfinite(reach)
-    tail = jnp.where(far, row.tails[0](*(jnp.where(far, v, -1) for v in downhill(pair, rising)), *row.args), 0)
+    far = (pair.d > 0) & jnp.isfinite(reach)
+    tail = jnp.where(far, row.tails[0](jnp.where(far, t, -1), jnp.where(far, x, -1), *row.args), 0)
+    far &= tail < reach / 2
     weighted, plain = jnp.where(far, -pair.p * tail, weighted), jnp.where(far, -tail, plain)
     return Slope(weighted, plain, far, jnp.where(jnp.isfinite(reach), reach, 0), wild)
 
@@ -178,7 +189,9 @@ def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, 
     if wild is not None:
         reported |= jnp.any(wild, -1, keepdims=True)
     result = jnp.where(reported, jnp.clip(result, -most, most), result)
-    return jnp.where(((pair.p == 0) & (pair.q == 0)) | (pair.mass == 0), 0, result)
+    # masses alone do not tell: two logits may both underflow and still be the outcome that matters most
+    deleted = (pair.p == 0) & (pair.q == 0) & (pair.d == 0)
+    return jnp.where(deleted | (pair.mass == 0), 0, result)
 
 
 def is_zero(tangent: Any) -> bool:

@@ -4,6 +4,7 @@ Two evaluations, each of which fails where the other works. Near, S >= 1/2: log 
 divergence, a sum of terms >= 0. Far: a sum of exponentials of log masses.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 
 from kljax import _check, _num, rows
 from kljax._cells import pair_of
-from kljax._pair import Pair, centred
+from kljax._pair import Pair, centre, centred
 from kljax._points import Column, divergence, finish, is_zero, mirror, points, slope
 
 
@@ -77,21 +78,20 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     share = jnp.exp(terms - jnp.where(jnp.isfinite(log), log, 0))
     d = pair.tame
     power = a - 1 if first else -a
-    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), _num.log_limit(d)))
+    largest = math.log(jnp.finfo(d.dtype).max) - 3
+    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), largest))
     top = (oriented.d == jnp.max(oriented.d, -1, keepdims=True)) & (pair.log_hi > -jnp.inf)
-    mean = _num.divide(jnp.where(top, 1, 0), _num.total(jnp.where(top, pair.p, 0)))
+    mean = _num.divide(jnp.where(top, jnp.ones_like(pair.p), 0), _num.total(jnp.where(top, pair.p, 0)))
     unbounded = order == jnp.inf
     share = jnp.where(unbounded, jnp.where(top & (pair.p == 0), 1, pair.p * mean), share)
     relative = jnp.where(unbounded, mean, relative)
     off_one = jnp.where(a == 1, 2, a)
     factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
     tame = False if given.wild is None else given.wild
-    wild = jnp.where(s.near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
-    return (
-        jnp.where(s.near, weighted * scale, factor * (share - pair.p)),
-        jnp.where(s.near, plain * scale, factor * (relative - 1)),
-        wild,
-    )
+    near = s.near & (s.excess < 1e6)  # beyond it slopes overflow before they are divided by S
+    wild = jnp.where(near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
+    share, relative = centre(pair.p, factor * (share - pair.p), factor * (relative - 1))
+    return jnp.where(near, weighted * scale, share), jnp.where(near, plain * scale, relative), wild
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))

@@ -6,7 +6,7 @@ rounding mean what their owner meant. Scaling is by powers of two, which is exac
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from kljax import _num
 from kljax._pair import Pair
@@ -15,10 +15,6 @@ from kljax._pair import Pair
 def masses(p: Array) -> Array:
     """The weights, nan where one is negative, infinite or nan: it then spoils its own row through the sum."""
     return jnp.where((p >= 0) & (p < jnp.inf), p, jnp.nan)
-
-
-def power_of_two(x: Array) -> Array:
-    return lax.reduce_precision(x, *((11, 0) if x.dtype == jnp.float64 else (8, 0)))
 
 
 def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
@@ -38,8 +34,8 @@ def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
 def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
     """The weights scaled to comparable sums near 1, the sums, and the sum of p - q over that of q."""
     sp, sq, gap = _num.total(p), _num.total(q), _num.total(p - q)
-    unit_p, unit_q = (1 / power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
-    ratio = power_of_two(_num.divide(sp * unit_p, sq * unit_q))
+    unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
+    ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
     unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
     sp, sq = sp * unit_p, sq * unit_q
     gap = jnp.where(unit_p == unit_q, gap * unit_p, sp - sq)
@@ -54,7 +50,8 @@ def pair(p: Array, q: Array) -> Pair:
     delta = ((x - y) - excess * y) * one_p
     # what is no weight spoils its own row; a mass that underflowed in the division is no mass
     x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
-    return from_difference(x, y, jnp.where((x == 0) & (y == 0), 0, delta), sp * sq)
+    delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
+    return from_difference(x, y, delta, sp * sq)
 
 
 def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
@@ -67,8 +64,10 @@ def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
 @pair.defjvp
 def _(primals, tangents):
     value = pair(*primals)
+    deleted = (value.p == 0) & (value.q == 0)
     (dp, up), (dq, uq) = (
-        _turns(x, share, t) for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
+        _turns(x, share, jnp.where(deleted, 0, t))
+        for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
     )
     rising = value.gap <= 0
     hi, dhi = jnp.where(rising, value.q, value.p), jnp.where(rising, dq, dp)

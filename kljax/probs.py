@@ -80,7 +80,7 @@ def _independent(joint: Array):
     """The joint table and the product of its marginals as a pair; joint `[..., A, B]`, the pair `[..., A B]`."""
     p = _weights.masses(joint)
     total = jnp.sum(p, (-2, -1), keepdims=True)
-    p = p / jnp.where(total > 0, _weights.power_of_two(total), 1)
+    p = p / jnp.where(total > 0, _num.power_of_two(total), 1)
     total = jnp.sum(p, (-2, -1), keepdims=True)
     row, col = jnp.sum(p, -1, keepdims=True), jnp.sum(p, -2, keepdims=True)
     # p_ij / N - r_i c_j / N^2: each product in two parts, because nearly independent tables cancel

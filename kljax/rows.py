@@ -248,7 +248,7 @@ def _power_swapped(t, x, b):  # u times the above at -t
     y = -b * z
     small = jnp.abs(y) < 1
     ys = jnp.where(small, y, 0)
-    rest = (jnp.exp((1 - b) * z) - jnp.exp(z) * (1 + y)) / jnp.where(small, 1, b)
+    rest = (_num.exp_product(1 - b, z) - jnp.exp(z) * (1 + y)) / jnp.where(small, 1, b)
     rest = jnp.where(small, jnp.exp(z) * b * z * z * _num.exp_remainder(ys), rest)
     far = -x + z * (1 + x) - rest
     return jnp.where(near, (1 + x) * s * s * (_num.exp_remainder(-s) - b * _num.exp_remainder(-b * s)), far)

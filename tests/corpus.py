@@ -282,7 +282,8 @@ def _tangents(column, got, slopes, measured, dtype):
         true, size = sum(t.sum(-1) for t in terms), sum(np.abs(t).sum(-1) for t in terms)
         wrong = np.where(size > accuracy.SHORTEST, np.abs(got - true) / size / np.finfo(dtype).eps, 0)
     most = float(np.finfo(dtype).max) / 100
-    wrong = np.where(np.isnan(size) | ~measured | (size > most), np.nan, wrong)
+    beyond = [(np.abs(g.high) > most).any(-1) for g in slopes]  # no float can say that slope
+    wrong = np.where(np.isnan(size) | ~measured | (size > most) | beyond[0] | beyond[1], np.nan, wrong)
     return np.where(np.isfinite(got), wrong, np.inf).astype(np.float64)
 
 

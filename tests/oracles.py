@@ -209,12 +209,13 @@ def _renyi(x, order):
     if a == 1:
         return _row("kl", x)
     if a == 0:
-        s = mp.fsum(q for p, q in zip(x.p, x.q, strict=True) if p > 0)
+        s = 1 - mp.fsum(q for p, q in zip(x.p, x.q, strict=True) if p == 0)
         return -_log(s), *(([mp.mpf(0)] * len(x.p), [-1 / s] * len(x.p)) if full else (None, None))
     if a == INF:
         u = [p / q if q > 0 else INF for p, q in zip(x.p, x.q, strict=True)]
         top = max(u)
-        at = [mp.mpf(v == top) / u.count(top) for v in u]
+        at = [mp.mpf(v == top or abs(v / top - 1) < mp.mpf(10) ** -30) for v in u]  # a tie, but for the digits here
+        at = [v / sum(at) for v in at]
         over = (
             [s * t / v if v > 0 else mp.mpf(0) for t, v in zip(at, y, strict=True)] for s, y in ((1, x.p), (-1, x.q))
         )

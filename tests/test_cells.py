@@ -59,7 +59,7 @@ def test_zero_mass_equality_and_bad_rows(column, name, options):
         assert np.isfinite(np.delete(slope, 4, 0)).all(), slope
         assert (np.abs(np.delete(slope, 4, 0)) <= limit * (1 + np.finfo(np.float32).eps)).all()
         assert (slope[2:4] == 0).all(), "padding"
-        assert slope[0, 3] == 0 or name == "wasserstein1", "deleted"
+        assert slope[0, 3] == 0, "deleted"
         assert (slope[7] == 0).all(), "equality"
     assert value[7] == 0 and value[8] == 0 and value[0] > 0 or options.get("order") == 0
     for row in (5, 6):
