@@ -154,3 +154,34 @@ def one_coordinate(cell: str, size: int, instead: str) -> None:
     hint = f"{cell}: the event has {size} coordinates, for which there is no closed form: call {instead}, or pass "
     hint += "axis=() for one value a coordinate"
     chex.assert_equal(size, 1, custom_message=hint)
+
+
+# parameters of a family: fields, each with its own number of event axes
+
+
+def fields(cell: str, given: Sequence[tuple[str, Array, int]]) -> list[Array]:
+    """Fields (name, array, number of its event axes) with one batch shape by the tail rule; a scalar goes with all."""
+    for name, a, events in given:
+        one = ", ".join("d" * events)
+        hint = f"{cell}: {name} {a.shape}: needs {events} event axes; one distribution has shape ({one},)"
+        chex.assert_equal(a.ndim >= events, True, custom_message=hint)
+    lead = [(name, a.shape, a.shape[: a.ndim - events]) for name, a, events in given]
+    first, whole, longest = max(lead, key=lambda one: len(one[2]))
+    for name, shape, batch_shape in lead:
+        hint = (
+            f"{cell}: {first} {whole} and {name} {shape}: leading axes must be equal, or one shape the tail of the "
+            "other (size 1 does not stretch); one parameter for all rows is a scalar, otherwise broadcast it first"
+        )
+        chex.assert_equal(batch_shape, longest[len(longest) - len(batch_shape) :], custom_message=hint)
+    return [jnp.broadcast_to(a, longest + a.shape[a.ndim - events :]) for _, a, events in given]
+
+
+def same_event(cell: str, name: str, p: Array, q: Array, events: int) -> None:
+    """The event axes of a field of p and q."""
+    event = f"{cell}: p.{name} {p.shape} and q.{name} {q.shape}: the event axes must match"
+    chex.assert_equal(p.shape[p.ndim - events :], q.shape[q.ndim - events :], custom_message=event)
+
+
+def event_shape(cell: str, name: str, a: Array, ok: bool, hint: str) -> None:
+    """What a family asks of its event axes."""
+    chex.assert_equal(ok, True, custom_message=f"{cell}: {name} {a.shape}: {hint}")

@@ -4,13 +4,18 @@ Each family has the gap of two members (see `affinity`), the supremum of log(p/q
 order inf, and its entropy. All take checked members: arrays of one dtype and batch, nan where a parameter is not one.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kljax import _num
 from kljax._jensen import (
+    STIRLING,
     cross,
     log1p_over,
     log_gap,
@@ -18,6 +23,7 @@ from kljax._jensen import (
     mass_gap,
     mix,
     perspective_gap,
+    positive,
     rest_drop,
     rest_gap,
     within,
@@ -110,7 +116,61 @@ def _poisson_least(p: Poisson, q: Poisson) -> Array:
     return jnp.where(p.rate == 0, q.rate, 0)
 
 
-_POISSON_SERIES = {"float32": (), "float64": ()}
+# entropy - log(2 pi e x)/2 = -sum of c_k x^-(k + 1)
+_POISSON = (1 / 12, 1 / 24, 19 / 360, 9 / 80, 863 / 2520, 1375 / 1008, 33953 / 5040, 57281 / 1440, 273.605471,
+            2149.72160, 19002.909, 186712.2)  # fmt: skip
+
+
+def _poisson_reach(x: Array) -> tuple[float, int]:
+    """From where on the asymptotic series has its digits, and how many counts matter below."""
+    return (60.0, 160) if x.dtype == jnp.float64 else (12.0, 48)
+
+
+def _log_factorial_rest(k: int) -> float:
+    """log k! - k log k + k, on the host; the two logarithms would cancel."""
+    if k < 16:
+        return math.log(math.factorial(k) / max(k, 1) ** k) + k
+    return math.log(2 * math.pi * k) / 2 + sum(c / k ** (2 * i + 1) for i, c in enumerate(STIRLING))
+
+
+def _poisson_masses(x: Array) -> tuple[Array, Array, Array]:
+    """Small rates, counts and their probabilities, as products: k log x - x - log k! would cancel."""
+    most, count = _poisson_reach(x)
+    rate = jnp.minimum(x, most)[..., None]
+    k = jnp.arange(count, dtype=x.dtype).reshape((1,) * x.ndim + (-1,))
+    factors = jnp.concatenate([jnp.exp(-rate), rate / k[..., 1:]], -1)
+    return rate, k, jnp.cumprod(factors, -1)
+
+
+@jax.custom_jvp
+def _poisson_entropy_of(x: Array) -> Array:
+    """The mean of -log mass = deviance + (log k! - k log k + k), terms >= 0."""
+    rate, k, masses = _poisson_masses(x)
+    table = np.array([_log_factorial_rest(i) for i in range(k.shape[-1])])
+    d, near = k - rate, _num.magnitude(k - rate) < rate / 2
+    some = jnp.where(rate > 0, rate, 1)
+    close = some * _num.xlogx_rest(jnp.where(near, d / some, 0))
+    far = k * (jnp.log(jnp.maximum(k, 1)) - jnp.log(some)) - d
+    small = jnp.sum(masses * (jnp.where(near, close, far) + jnp.asarray(table, x.dtype)), -1)
+    u = 1 / jnp.maximum(x, _poisson_reach(x)[0])
+    large = 0.5 * (math.log(2 * math.pi) + 1 - jnp.log(u)) - sum(c * u ** (i + 1) for i, c in enumerate(_POISSON))
+    return jnp.where(x < _poisson_reach(x)[0], small, large)
+
+
+@_poisson_entropy_of.defjvp
+def _(primals, tangents):
+    """The mean of log((k + 1) / x)."""
+    (x,) = primals
+    rate, k, masses = _poisson_masses(jnp.where(x == 0, _num.tiny(x), x))
+    apart = jnp.log(k + 1) - jnp.log(rate)  # (k + 1) / rate may overflow
+    small = jnp.sum(masses * jnp.where(rate < 0.5, apart, log_over(k + 1, jnp.maximum(rate, 0.5))), -1)
+    u = 1 / jnp.maximum(x, _poisson_reach(x)[0])
+    large = u * (0.5 + sum((i + 1) * c * u ** (i + 1) for i, c in enumerate(_POISSON)))
+    return _poisson_entropy_of(x), jnp.where(x < _poisson_reach(x)[0], small, large) * tangents[0]
+
+
+def _poisson_entropy(p: Poisson) -> Array:
+    return _poisson_entropy_of(p.rate)
 
 
 def _geometric_gap(p: Geometric, q: Geometric, a: Array) -> Array:
@@ -224,3 +284,59 @@ def _dirichlet_entropy(p: Dirichlet) -> Array:
 
 def _as_dirichlet(p: Beta) -> Dirichlet:
     return Dirichlet(jnp.stack([p.concentration1, p.concentration0], -1))
+
+
+class Family(NamedTuple):
+    """What `expfam` knows of a type; the functions take members that went through `clean`."""
+
+    events: tuple[int, ...]  # how many event axes each field has
+    clean: Callable[[Any], Any]  # nan where a parameter is not one
+    entropy: Callable[[Any], Array]
+    gap: Callable[[Any, Any, Array], Array]
+    largest: Callable[[Any, Any], Array]
+    kl: Callable[[Any, Any], Array] | None = None  # if not the gap at 1
+    least: Callable[[Any, Any], Array] | None = None  # the Renyi divergence of order 0, if it may be positive
+    size: Callable[[Any], tuple[bool, str]] | None = None  # whether the event axes are right, and what to pass
+
+
+def _positives(p: Any) -> Any:
+    return type(p)(*(positive(x) for x in p))
+
+
+def _all_positive(p: Dirichlet) -> Dirichlet:
+    x = p.concentration
+    return Dirichlet(jnp.where(jnp.all((x > 0) & (x < jnp.inf), -1, keepdims=True), x, jnp.nan))
+
+
+def _rate(p: Poisson) -> Poisson:
+    return Poisson(jnp.where((p.rate >= 0) & (p.rate < jnp.inf), p.rate, jnp.nan))
+
+
+def _probability(p: Geometric) -> Geometric:
+    return Geometric(jnp.where((p.probs > 0) & (p.probs <= 1), p.probs, jnp.nan))
+
+
+def _through(convert: Callable[[Any], Any], function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of another family's members, for a family that converts to it."""
+    return lambda p, q, *a: function(convert(p), convert(q), *a)
+
+
+FAMILIES: dict[type, Family] = {
+    Poisson: Family((0,), _rate, _poisson_entropy, _poisson_gap, _poisson_largest, least=_poisson_least),
+    Geometric: Family(
+        (0,), _probability, _geometric_entropy, _geometric_gap, _geometric_largest, least=_geometric_least
+    ),
+    Exponential: Family((0,), _positives, _exponential_entropy, _exponential_gap, _exponential_largest),
+    Gamma: Family((0, 0), _positives, _gamma_entropy, _gamma_gap, _gamma_largest),
+    InverseGamma: Family(
+        (0, 0), _positives, _inverse_gamma_entropy, _through(_as_gamma, _gamma_gap), _through(_as_gamma, _gamma_largest)
+    ),
+    Beta: Family(
+        (0, 0),
+        _positives,
+        lambda p: _dirichlet_entropy(_as_dirichlet(p)),
+        _through(_as_dirichlet, _dirichlet_gap),
+        _through(_as_dirichlet, _dirichlet_largest),
+    ),
+    Dirichlet: Family((1,), _all_positive, _dirichlet_entropy, _dirichlet_gap, _dirichlet_largest),
+}

@@ -23,7 +23,7 @@ from kljax._points import is_zero, points
 from kljax._quadrature import gauss
 
 # log Gamma(x) - x log x + x + log(x)/2 - log(2 pi)/2 = sum of c_k x^-(2k + 1)
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
 
 
 class Weights(NamedTuple):
@@ -172,7 +172,7 @@ def _perspective_slopes(x, y, s, t, c, a):
 perspective_gap = rule(_perspective_value, _perspective_slopes)
 
 
-def _terms(x: Array) -> tuple[int, int]:
+def stirling_terms(x: Array) -> tuple[int, int]:
     """How far log Gamma is shifted, and how many terms of its asymptotic series reach eps there."""
     return (12, 8) if x.dtype == jnp.float64 else (6, 4)
 
@@ -198,20 +198,20 @@ def _complete(u: Array, v: Array, w: Array, count: int) -> list[Array]:
 
 
 def _rest_value(x: Array, y: Array, h: Array, a: Array) -> Array:
-    shift, terms = _terms(x)
+    shift, terms = stirling_terms(x)
     w, at = weights(a), line(x, y, h, a)
     total = jnp.zeros_like(x)
     for j in range(shift):
         total += _shift_gap(Line(at.lo + j, at.mid + j, at.hi + j, at.h), w, h)
     u, v, s = (1 / (p + shift) for p in at[:3])
     powers = _complete(u, v, s, 2 * terms)
-    series = sum(c * powers[2 * k] for k, c in enumerate(_STIRLING[:terms]))
+    series = sum(c * powers[2 * k] for k, c in enumerate(STIRLING[:terms]))
     return total + log_gap(x + shift, y + shift, h, a) / 2 + (h * v) * (h * s) * u * series
 
 
 def rest_slope(x: Array, y: Array, h: Array) -> Array:
     """The divided difference of the derivative of log Gamma(x) - x log x + x between x and y = x + h: >= 0."""
-    shift, terms = _terms(x)
+    shift, terms = stirling_terms(x)
     lo, hi, h = jnp.where(h < 0, y, x), jnp.where(h < 0, x, y), jnp.where(h < 0, -h, h)
     total = jnp.zeros_like(x)
     for j in range(shift):
@@ -220,7 +220,7 @@ def rest_slope(x: Array, y: Array, h: Array) -> Array:
         total += one / t + one * (h * one) * _num.log1p_gap(h * one)
     u, w = 1 / (lo + shift), 1 / (hi + shift)
     powers = _complete(u, w, jnp.zeros_like(u), 2 * terms)
-    return total + u * w * (0.5 + sum((2 * k + 1) * c * powers[2 * k + 1] for k, c in enumerate(_STIRLING[:terms])))
+    return total + u * w * (0.5 + sum((2 * k + 1) * c * powers[2 * k + 1] for k, c in enumerate(STIRLING[:terms])))
 
 
 def _rest_slopes(x, y, h, a):
@@ -265,7 +265,9 @@ def _mass_value(x: Array, y: Array, h: Array, a: Array) -> Array:
 
 
 def _mass_slopes(x, y, h, a):
-    d, most = _mass_pair(x, y, h).tame, _num.slope_limit(x)
+    least, most = _num.tiny(x), _num.slope_limit(x)
+    missing = jnp.log(jnp.maximum(x, least)) - jnp.log(jnp.maximum(y, least))  # their quotient may be flushed to 0
+    d = jnp.where((x == 0) | (y == 0), missing, _mass_pair(x, y, h).tame)
     t = -_num.magnitude(d)
     first = jnp.where(d <= 0, _num.expm1_over(t, a - 1), -_num.expm1_over(t, 1 - a))
     second = jnp.where(d <= 0, -_num.expm1_over(t, a), _num.expm1_over(t, -a))
