@@ -7,6 +7,7 @@ asymptotic series.
 """
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from kljax._jensen import mix, weights
 from kljax._points import is_zero
 from kljax._quadrature import gauss
 
-_LARGE = (16.0, 40.0)  # from here on (float32, float64) the asymptotic series of log I0 has its digits
+_LARGE = (16, 40)  # from here on (float32, float64) the asymptotic series of log I0 has its digits
 # log(I0(k) e^-k sqrt(2 pi k)) = sum of b_j k^-j, j >= 1
 _HANKEL = (0.125, 0.0625, 0.06510416666666667, 0.1015625, 0.2095703125, 0.5364583333333334, 1.6380658830915178,
            5.809814453125, 23.475127749972874, 106.467822265625, 535.640519510616, 2960.739786783854,
@@ -49,21 +50,21 @@ def _horner(coefficients: list[float], y: Array) -> Array:
     return result
 
 
-def _positive_series(coefficient, k: Array, most: float, count: int) -> Array:
-    """The sum of coefficient(n) k^(2n) for k < most, scaled so that no coefficient underflows."""
+def _positive_series(coefficient: Callable[[int], Fraction], y: Array, most: int, count: int) -> Array:
+    """The sum of coefficient(n) y^n for y <= most^2, scaled so that no coefficient underflows."""
     table = [float(coefficient(n) * Fraction(most) ** (2 * n)) for n in range(count)]
-    return _horner(table, jnp.square(jnp.minimum(k, most) / most))
+    return _horner(table, jnp.minimum(y / (most * most), 1))
 
 
-def _circle_series(k: Array, shift: int) -> Array:
-    """I_shift(k) / (k/2)^shift."""
-    most, count = _LARGE[_wide(k)], (34, 76)[_wide(k)]
-    return _positive_series(lambda n: Fraction(1, 4**n * math.factorial(n) * math.factorial(n + shift)), k, most, count)
+def _circle_series(y: Array, shift: int) -> Array:
+    """I_shift(k) / (k/2)^shift, y = k^2."""
+    most, count = _LARGE[_wide(y)], (34, 76)[_wide(y)]
+    return _positive_series(lambda n: Fraction(1, 4**n * math.factorial(n) * math.factorial(n + shift)), y, most, count)
 
 
 def _circle_slope(k: Array) -> Array:
     most = _LARGE[_wide(k)]
-    near = k / 2 * _circle_series(k, 1) / _circle_series(k, 0)
+    near = k / 2 * _circle_series(k * k, 1) / _circle_series(k * k, 0)
     return jnp.where(k < most, near, 1 - _circle_tail(k))
 
 
@@ -82,8 +83,8 @@ def _circle_tail(k: Array) -> Array:
 
 def _circle_curvature(k: Array) -> Array:
     most, count = _LARGE[_wide(k)], (46, 104)[_wide(k)]
-    top = _positive_series(lambda n: _square_term(n) / (2 * (n + 1) ** 2), k, most, count)
-    near = top / _positive_series(_square_term, k, most, count)
+    top = _positive_series(lambda n: _square_term(n) / (2 * (n + 1) ** 2), k * k, most, count)
+    near = top / _positive_series(_square_term, k * k, most, count)
     u = 1 / jnp.maximum(k, most)
     far = u * u * (0.5 + u * _horner([(j + 1) * (j + 2) * b for j, b in enumerate(_HANKEL[: (11, 20)[_wide(k)]])], u))
     return jnp.where(k < most, near, far)
@@ -94,18 +95,18 @@ def _square_term(n: int) -> Fraction:
     return Fraction(math.comb(2 * n, n), 4**n * math.factorial(n) ** 2)
 
 
-def _sphere_series(k: Array) -> Array:
-    """sinh(k) / k for k < 3."""
-    return _positive_series(lambda n: Fraction(1, math.factorial(2 * n + 1)), k, 3.0, (12, 17)[_wide(k)])
+def _sphere_series(y: Array) -> Array:
+    """sinh(k) / k for y = k^2 < 9."""
+    return _positive_series(lambda n: Fraction(1, math.factorial(2 * n + 1)), y, 3, (12, 17)[_wide(y)])
 
 
-def _sphere_top(k: Array) -> Array:
-    """The derivative of sinh(k) / k, over k, for k < 3."""
-    return _positive_series(lambda n: Fraction(2 * n + 2, math.factorial(2 * n + 3)), k, 3.0, (12, 17)[_wide(k)])
+def _sphere_top(y: Array) -> Array:
+    """The derivative of sinh(k) / k, over k, for y = k^2 < 9."""
+    return _positive_series(lambda n: Fraction(2 * n + 2, math.factorial(2 * n + 3)), y, 3, (12, 17)[_wide(y)])
 
 
 def _sphere_slope(k: Array) -> Array:
-    return jnp.where(k < 3, k * _sphere_top(k) / _sphere_series(k), 1 - _sphere_tail(k))
+    return jnp.where(k < 3, k * _sphere_top(k * k) / _sphere_series(k * k), 1 - _sphere_tail(k))
 
 
 def _sphere_tail(k: Array) -> Array:
@@ -120,11 +121,13 @@ def _sphere_tail(k: Array) -> Array:
 
 
 def _sphere_curvature(k: Array) -> Array:
-    top = _positive_series(lambda n: Fraction(2 ** (2 * n + 3), math.factorial(2 * n + 4)), k, 3.0, (16, 23)[_wide(k)])
+    top = _positive_series(
+        lambda n: Fraction(2 ** (2 * n + 3), math.factorial(2 * n + 4)), k * k, 3, (16, 23)[_wide(k)]
+    )
     some = jnp.maximum(k, 3)
     decay = jnp.exp(-2 * some)
     far = 1 / (some * some) - 4 * decay / jnp.square(1 - decay)
-    return jnp.where(k < 3, top / jnp.square(_sphere_series(k)), far)
+    return jnp.where(k < 3, top / jnp.square(_sphere_series(k * k)), far)
 
 
 class Normaliser(NamedTuple):
@@ -138,6 +141,12 @@ class Normaliser(NamedTuple):
 
     def rest(self, k: Array) -> Array:
         return math.log(_CIRCLE if self.d == 2 else _SPHERE) + jnp.log(self.scaled(k))
+
+    def ratio(self, y: Array) -> Array:
+        """A'(k) / k as a function of y = k^2 < 9."""
+        if self.d == 2:
+            return _circle_series(y, 1) / _circle_series(y, 0) / 2
+        return _sphere_top(y) / _sphere_series(y)
 
     def slope(self, k: Array) -> Array:
         return _circle_slope(k) if self.d == 2 else _sphere_slope(k)
@@ -252,17 +261,38 @@ def _value(x: Array, y: Array, a: Array) -> Array:
 
 def _toward(x: Array, h: Array, b: Array) -> Array:
     """(grad A(x) - grad A(m)) / b for m = x + b h."""
+    small = (_dot(x, x) < 1)[..., None]
+    first = (jnp.arange(x.shape[-1]) == 0).reshape((1,) * (x.ndim - 1) + (-1,))
+    away = jnp.where(small, jnp.where(first, 1, 0), x), jnp.where(small, 0, h)  # sizes have no derivative at 0
+    return jnp.where(small, _toward_small(jnp.where(small, x, 0), h, b), _toward_large(*away, b))
+
+
+def _toward_small(x: Array, h: Array, b: Array) -> Array:
+    """For |x| < 1, by A'(k)/k as a function of k^2, which is smooth at 0."""
+    A, m = Normaliser(x.shape[-1]), x + b[..., None] * h
+    y, ym = _dot(x, x), _dot(m, m)
+    near = ym < 4
+    nodes, masses = gauss(y)
+    points = y[..., None] + nodes * (jnp.where(near, ym, 1) - y)[..., None]
+    close = jnp.sum(masses * jax.jvp(A.ratio, (points,), (jnp.ones_like(points),))[1], -1)
+    far_ratio = _per_size(A, jnp.sqrt(jnp.where(near, 4, ym)))
+    ratio = jnp.where(near, A.ratio(jnp.where(near, ym, 0)), far_ratio)
+    far = (ratio - A.ratio(y)) / jnp.where(near, 1, ym - y)
+    bend = jnp.where(near, close, far) * _dot(h, x + m)
+    return -ratio[..., None] * h - x * bend[..., None]
+
+
+def _toward_large(x: Array, h: Array, b: Array) -> Array:
+    """Along x and across it: where A'' is far below A'/k the two would cancel."""
     A, m = Normaliser(x.shape[-1]), x + b[..., None] * h
     k, km = size(x), size(m)
-    both = jnp.where(k + km > 0, k + km, 1)
-    rate = -_dot(h, x + m) / both  # (|x| - |m|) / b
-    unit = x / jnp.where(k > 0, k, 1)[..., None]
-    forward = _dot(m, unit)
-    across = _across(x, h)
+    rate = -_dot(h, x + m) / (k + km)  # (|x| - |m|) / b
+    unit = x / k[..., None]
+    forward, across = _dot(m, unit), _across(x, h)
     acute = forward > 0
     turn = b * _dot(across, across) / jnp.where(acute, km * (km + forward), 1)
     turn = jnp.where(acute, turn, (km - forward) / jnp.where(acute, 1, jnp.where(km > 0, km, 1) * b))
-    along = _mean_curvature(A, k, km) * rate + A.slope(km) * jnp.where(k > 0, turn, 0)
+    along = _mean_curvature(A, k, km) * rate + A.slope(km) * turn
     return along[..., None] * unit - _per_size(A, km)[..., None] * across
 
 
@@ -300,7 +330,18 @@ def largest(p: VonMisesFisher, q: VonMisesFisher) -> Array:
     return size(p.eta - q.eta) + rise * _mean_slope(A, u, v)
 
 
-def entropy(p: VonMisesFisher) -> Array:
+@jax.custom_jvp
+def _entropy(x: Array) -> Array:
     """A - k A'."""
-    A, k = Normaliser(p.eta.shape[-1]), size(p.eta)
+    A, k = Normaliser(x.shape[-1]), size(x)
     return A.rest(k) + k * A.tail(k)
+
+
+@_entropy.defjvp
+def _(primals, tangents):
+    (x,) = primals
+    return _entropy(x), -Normaliser(x.shape[-1]).curvature(size(x)) * _dot(x, tangents[0])
+
+
+def entropy(p: VonMisesFisher) -> Array:
+    return _entropy(p.eta)
