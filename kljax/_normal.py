@@ -97,7 +97,10 @@ def scale_difference(p: Any, q: Any) -> Array:
     """scale_p - scale_q."""
     if isinstance(p, Normal):
         return p.scale - q.scale
-    return jnp.exp(q.log_scale) * _num.expm1(p.log_scale - q.log_scale)
+    s = p.log_scale - q.log_scale
+    near = jnp.abs(s) < 1  # beyond, the derivative in q would be a difference of terms e^s times as large
+    difference = jnp.exp(p.log_scale) - jnp.exp(q.log_scale)
+    return jnp.where(near, jnp.exp(q.log_scale) * _num.expm1(jnp.where(near, s, 0)), difference)
 
 
 def ordered(p: Any, q: Any) -> tuple[Any, Any, Array]:
@@ -116,10 +119,23 @@ def entropy(p: Any) -> Array:
     return jnp.where(near, jnp.log(s * math.sqrt(2 * math.pi * math.e)), jnp.log(p.scale) + (HALF_LOG_TAU + 0.5))
 
 
+@jax.custom_jvp
+def _cross_entropy(log_p: Array, log_q: Array, z: Array, e: Array, r: Array) -> Array:
+    return log_q + (HALF_LOG_TAU + 0.5 * (r * r + z * z))
+
+
+@_cross_entropy.defjvp
+def _(primals, tangents):
+    _, _, z, e, r = primals
+    over_q = -e * (2 + e)  # 1 - r^2 in digits: at p = q the slope in q is 0, that in p is not
+    moved = jnp.where(r < _num.slope_limit(r), r * r, 0) * tangents[0] + z * tangents[2]
+    return _cross_entropy(*primals), moved + jnp.where(jnp.isfinite(over_q), over_q, 0) * tangents[1]
+
+
 def cross_entropy(p: Any, q: Any) -> Array:
     """log(scale_q sqrt(2 pi)) + (r^2 + z^2) / 2."""
     v = view(p, q)
-    return log_scale(q) + (HALF_LOG_TAU + 0.5 * (v.r * v.r + v.z * v.z))
+    return _cross_entropy(log_scale(p), log_scale(q), v.z, v.e, v.r)
 
 
 @jax.custom_jvp
@@ -169,8 +185,8 @@ def _spread(a: Array, b: Array, s: Array, r: Array, exact: Array) -> Array:
 
 @_spread.defjvp
 def _(primals, tangents):
-    _, b, _, r, exact = primals
-    return exact, tangents[0] + r * r * tangents[1] + 2 * b * r * r * tangents[2]
+    _, b, _, r, _ = primals
+    return _spread(*primals), tangents[0] + r * r * tangents[1] + 2 * b * r * r * tangents[2]
 
 
 def _inside(a: Array, b: Array, x: Array) -> Array:

@@ -25,6 +25,11 @@ ENDS = np.array([-k for k in ENDS[:0:-1]] + list(ENDS))
 FARTHEST = 1e4  # in standard deviations: no Normal has mass there, and its square does not overflow
 
 
+def _along(numbers: np.ndarray, x: Array) -> Array:
+    """Constants along a new last axis of x."""
+    return jnp.asarray(numbers, x.dtype).reshape((1,) * x.ndim + (-1,))
+
+
 def _density(y: Array) -> Array:
     return jnp.exp(-0.5 * y * y) / ROOT_TAU
 
@@ -35,8 +40,8 @@ def _between(start: Array, width: Array) -> Array:
     middle = start + half
     near = (half < 1) & (jnp.abs(middle) * half < 1)
     m, h = jnp.where(near, middle, 0), jnp.where(near, half, 0)
-    node = h[..., None] * SHORT[0].astype(h.dtype)
-    inner = jnp.sum(jnp.exp(-node * (m[..., None] + 0.5 * node)) * SHORT[1].astype(h.dtype), -1)
+    node = h[..., None] * _along(SHORT[0], h)
+    inner = jnp.sum(jnp.exp(-node * (m[..., None] + 0.5 * node)) * _along(SHORT[1], h), -1)
     small = h * _density(m) * inner
     # by symmetry an interval that does not hold 0 lies to the right of it; there erfc has all its digits
     low = jnp.where(middle < 0, -(start + width), start) / math.sqrt(2)
@@ -70,11 +75,12 @@ def _tv(z: Array, s: Array, e: Array, r: Array) -> Array:
 @_tv.defjvp
 def _(primals, tangents):
     z, s, e, r = primals
-    start, width, far, more = _crossings(jnp.minimum(_num.magnitude(z), FARTHEST), s, e, r)
-    over_z = _density(start + width) - _density(far)
+    sign = jnp.where(z < 0, -jnp.ones_like(z), 1)  # not 0 at z = 0, where the slope has a slope
+    start, width, far, more = _crossings(jnp.minimum(sign * z, FARTHEST), s, e, r)
+    over_z = sign * (_density(start + width) - _density(far))
     over_s = start * _density(start) - (far + more) * _density(far + more)
-    over_s = jnp.where((z == 0) & (e == 0), 0, over_s)
-    return _tv(*primals), jnp.sign(z) * over_z * tangents[0] + over_s * tangents[1]
+    tangent = over_z * tangents[0] + over_s * tangents[1]
+    return _tv(*primals), jnp.where((z == 0) & (e == 0), 0, tangent)
 
 
 def tv(p: Any, q: Any) -> Array:
@@ -102,17 +108,15 @@ class _Grid(NamedTuple):
 
 def _grid(z: Array, r: Array) -> _Grid:
     """Gauss-Legendre between neighbours of ENDS in the coordinates of both Normals, of which each stays exact."""
-    ends = jnp.asarray(ENDS, z.dtype)
+    ends = jnp.broadcast_to(_along(ENDS, z), (*z.shape, len(ENDS)))
     z, r = z[..., None], r[..., None]
-    y = jnp.concatenate([jnp.broadcast_to(ends, (*z.shape[:-1], len(ENDS))), (ends - z) / r], -1)
-    v = jnp.concatenate([z + r * ends, jnp.broadcast_to(ends, (*z.shape[:-1], len(ENDS)))], -1)
+    y, v = jnp.concatenate([ends, (ends - z) / r], -1), jnp.concatenate([z + r * ends, ends], -1)
     order = jnp.argsort(v, -1)
     y, v = jnp.take_along_axis(y, order, -1), jnp.take_along_axis(v, order, -1)
-    nodes, weights = (jnp.asarray(x / 2, z.dtype) for x in (NODES + 1, WEIGHTS))
 
     def spread(x):
         start, step = x[..., :-1, None], jnp.diff(x)[..., None]
-        return start + step * nodes, step * weights
+        return start + step * _along((1 + NODES) / 2, y), step * _along(WEIGHTS / 2, y)
 
     (y, dy), (v, dv) = spread(y), spread(v)
     return _Grid(*(x.reshape(*x.shape[:-2], -1) for x in (y, v, dy, dv)))

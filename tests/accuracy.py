@@ -48,8 +48,8 @@ def _difference(got: np.ndarray, true: Exact) -> np.ndarray:
         return np.abs((np.asarray(got, np.float64) - true.high) - true.low)
 
 
-def value_errors(got, true: Exact, dtype, *, absolute: bool = False) -> np.ndarray:
-    """Relative errors in eps (absolute ones if asked), inf for a nan, a negative number or a wrong inf or 0.
+def value_errors(got, true: Exact, dtype, *, absolute: bool = False, signed: bool = False) -> np.ndarray:
+    """Relative errors in eps (absolute ones if asked), inf for a nan, a wrong inf or 0, a negative if not `signed`.
 
     Beyond the largest number the true answer is inf; below SMALLEST normal numbers any answer as small is right.
     """
@@ -58,9 +58,9 @@ def value_errors(got, true: Exact, dtype, *, absolute: bool = False) -> np.ndarr
     with np.errstate(invalid="ignore", divide="ignore"):
         error = _difference(got, true) / (1.0 if absolute else np.abs(true.high)) / float(info.eps)
     error = np.where(np.isposinf(got) & (np.abs(true.high) >= large * (1 - 4 * float(info.eps))), 0, error)
-    error = np.where((true.high < small) & (got < 2 * small), 0, error)
+    error = np.where((np.abs(true.high) < small) & (np.abs(got) < 2 * small), 0, error)
     error = np.where((true.high == 0) & (true.low == 0) & (got != 0), np.inf, error)
-    return np.where(np.isnan(error) | np.isnan(got) | (got < 0), np.inf, error)
+    return np.where(np.isnan(error) | np.isnan(got) | ((got < 0) & (not signed)), np.inf, error)
 
 
 def norm_errors(got, true: Exact, dtype) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The golden corpus as stacked arrays, one compiled battery per cell and dtype, and its errors in eps by family.
+"""The golden corpus as stacked vectors, a compiled battery per cell, group and dtype, and errors in eps by family.
 
-Compilation is what these tests cost. So all cases of a column are padded to one length with outcomes that do not exist,
-and one program returns value, tangent, gradients and Hessian-vector products for all of them; options are traced.
+Compilation is what these tests cost. So the cases of a column are brought to few lengths (`columns.py` says how), and
+one program returns value, tangent, gradients and Hessian-vector products for all of a length; options are traced.
 """
 
 import functools
@@ -16,13 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import kljax
-from tests import accuracy, matrix, oracles
+from tests import accuracy, matrix
+from tests.columns import COLUMNS
 
-PADDED = 1024  # longest case but one
-SMALL = 64  # up to this many outcomes a case has oracle values and gradients
-CURVED = 10  # and up to this many Hessian-vector products
 MEASURED = Path(__file__).parent / "measured.json"
-EMPTY = {"probs": 0.0, "logits": -np.inf}
 DTYPES = ("float32", "float64")
 PARTS = ("value", "gradient", "tangent", "second")
 
@@ -66,23 +63,17 @@ def golden() -> list[dict]:
     return json.loads((Path(__file__).parent / "golden" / "public.json").read_text())["cases"]
 
 
-def vector(numbers) -> np.ndarray:
-    """C99 hexadecimal floats, all exact in float32."""
-    return np.array([float.fromhex(v) for v in numbers], np.float32)
-
-
 @functools.cache
 def cases(column: str) -> tuple[Case, ...]:
     """All cases of a column but the huge ones, and their mirrors."""
-    found, suffix = [], "_logits" if column == "logits" else ""
+    found, kind = [], COLUMNS[column]
     for case in golden():
-        if case["rep"] == column and "rule" not in case["params"]:
-            p, q = (vector(case["params"][s + suffix]) for s in "pq")
-            about = case["id"], case["family"]
+        for family, p, q, known in kind.cases(case) if case["rep"] in kind.reps else ():
             for mirrored in (False, True):
                 inputs = (q, p) if mirrored else (p, q)
-                known = _values(case, mirrored), _gradients(case, column, mirrored)
-                found.append(Case(*about, *inputs, *known, case["meta"].get("equal", False), mirrored))
+                facts = (_values(case, mirrored), _gradients(case, kind, mirrored)) if known else ({}, {})
+                equal = case["meta"].get("equal", False)
+                found.append(Case(case["id"], family, *inputs, *facts, equal, mirrored))
     return tuple(found)
 
 
@@ -100,36 +91,54 @@ def _values(case, mirrored):
     return known
 
 
-def _gradients(case, column, mirrored):
-    known, kind = {}, "" if column == "logits" else "|tangent"
+def _gradients(case, kind, mirrored):
+    known = {}
     for name in {g.split("|")[0] for g in case.get("grads", {})}:
         for cell_name, swapped, options, divisor in matrix.from_golden(name):
-            sides = [case["grads"].get(f"{name}|{side}{kind}") for side in ("qp" if mirrored else "pq")]
+            sides = [kind.gradients(case, name, side) for side in ("qp" if mirrored else "pq")]
             if divisor == 1 and swapped == mirrored and any(sides):
                 known[cell_name, key(options)] = sides
     return known
 
 
 @functools.cache
-def stacked(column: str) -> tuple[np.ndarray, ...]:
-    """Inputs and directions [N, PADDED] in float32: p, q, dp, dq, padded with outcomes that do not exist."""
-    arrays = np.full((2, len(cases(column)), PADDED), EMPTY[column], np.float32)
+def groups(column: str, name: str) -> dict:
+    """The indices of the cases of each length, by what `columns.py` calls a group."""
+    found, kind = {}, COLUMNS[column]
     for i, case in enumerate(cases(column)):
-        arrays[0, i, : len(case.p)], arrays[1, i, : len(case.q)] = case.p, case.q
-    steps = np.random.default_rng(7).integers(-64, 65, arrays.shape).astype(np.float32) / 64
-    unit = np.where(np.isfinite(arrays), 1, 0) if column == "logits" else arrays
-    return *arrays, *(steps * unit)
+        if kind.has(case, name):
+            found.setdefault(kind.group(case, name), []).append(i)
+    return found
 
 
 @functools.cache
-def battery(column: str, name: str):
+def stacked(column: str, group, indices: tuple) -> tuple[np.ndarray, ...]:
+    """Inputs and directions [N, length] in float32 of one group: p, q, dp, dq."""
+    kind = COLUMNS[column]
+    arrays = [np.stack([kind.fill(group, getattr(cases(column)[i], s)) for i in indices]) for s in "pq"]
+    steps = np.random.default_rng(7).integers(-64, 65, (2, *arrays[0].shape)).astype(np.float32) / 64
+    return *arrays, *(step * kind.unit(x) for step, x in zip(steps, arrays, strict=True))
+
+
+def inputs(column: str, name: str) -> list[tuple[np.ndarray, ...]]:
+    """Each case's p, q, dp, dq, None where the cell is not of it."""
+    found = [None] * len(cases(column))
+    for group, indices in groups(column, name).items():
+        rows = stacked(column, group, tuple(indices))
+        for j, i in enumerate(indices):
+            found[i] = tuple(x[j, COLUMNS[column].kept(group, cases(column)[i].p)] for x in rows)
+    return found
+
+
+@functools.cache
+def battery(column: str, name: str, group):
     """Value, tangent, gradients and Hessian-vector products of a cell, as one compiled program."""
-    function = cell(column, name)
+    function, wrap = cell(column, name), functools.partial(COLUMNS[column].wrap, group)
 
     @jax.jit
     def run(p, q, dp, dq, options):
         def f(p, q):
-            return function(p, q, **options)
+            return function(wrap(p), wrap(q), **options)
 
         def gradients(p, q):
             return jax.grad(lambda p, q: jnp.sum(f(p, q)), (0, 1))(p, q)
@@ -140,90 +149,91 @@ def battery(column: str, name: str):
     return run
 
 
-@functools.cache
-def _pair(column, index, dtype, missing):
-    case = cases(column)[index]
-    tiny = float(np.finfo(dtype).tiny) if missing else 0
-    return oracles.pair(column, case.p, case.q, dtype=dtype, missing=tiny)
-
-
-def flushed(case: Case, dtype) -> bool:
-    """Whether an input of the case is a zero in this dtype: a subnormal number."""
-    tiny = np.finfo(dtype).tiny
-    return any(np.any((abs(x) > 0) & (abs(x) < tiny)) for x in (case.p.astype(dtype), case.q.astype(dtype)))
+def flushed(column: str, dtype) -> np.ndarray:
+    """Whether an input of each case is a zero in this dtype: a subnormal number."""
+    return np.array([COLUMNS[column].flushed(case, dtype) for case in cases(column)])
 
 
 @functools.cache
 def near(column: str) -> np.ndarray:
     """Whether kl is at most 16 in both directions: where DESIGN 7 has a target for gradients."""
-    kl = [[float(case.values[name, ""][0]) for case in cases(column)] for name in ("kl", "reverse_kl")]
+    kl = [truths(column, name, (), "float64")[0].high for name in ("kl", "reverse_kl")]
     return np.max(kl, 0) <= 16
+
+
+def _equal(column, name):
+    """Cases of equal distributions, where the cell and its gradient are 0."""
+    return np.array([case.equal and name not in (*matrix.ONE, "cross_entropy") for case in cases(column)])
 
 
 def true_value(column, name, index, options, dtype):
     """The corpus' value, else the oracle's, else nan."""
-    case = cases(column)[index]
-    if (name, key(options)) in case.values and not (column == "probs" and flushed(case, dtype)):
+    case, kind = cases(column)[index], COLUMNS[column]
+    if not kind.has(case, name):
+        return float("nan")
+    if (name, key(options)) in case.values and not (column == "probs" and kind.flushed(case, dtype)):
         text, divisor = case.values[name, key(options)]
         with accuracy.digits:
             return accuracy.number(text) / divisor
     if case.equal and name not in (*matrix.ONE, "cross_entropy"):
         return 0
-    return oracles.value(name, _pair(column, index, dtype, False), **options) if len(case.p) <= SMALL else float("nan")
+    return kind.value(name, case, dtype, **options) if kind.small(case) else float("nan")
+
+
+class Truth(NamedTuple):
+    """Values [N], gradients 2 x N vectors (None where unknown) and condition numbers [N] of every case."""
+
+    values: accuracy.Exact
+    gradients: list
+    kappa: np.ndarray
 
 
 @functools.cache
-def truths(column: str, name: str, options: tuple, dtype: str):
-    """Values [N], gradients 2 x [N, PADDED] (nan where unknown) and condition numbers [N] of every case."""
-    values, known = [], [[], []]
-    for i in range(len(cases(column))):
-        values.append(true_value(column, name, i, dict(options), dtype))
-        for side, gradient in zip(known, _true_gradients(column, name, i, dict(options), dtype), strict=True):
-            side.append(gradient)
-    values = accuracy.exact(values)
-    gradients = [_rows(side, case_count=len(values.high)) for side in known]
-    return values, gradients, _condition(column, values, gradients)
-
-
-def _rows(side, case_count):
-    high, low = np.full((2, case_count, PADDED), np.nan)
-    for i, g in enumerate(side):
-        if g is not None:
-            high[i], low[i] = 0, 0
-            high[i, : len(g.high)], low[i, : len(g.low)] = g
-    return accuracy.Exact(high, low)
+def truths(column: str, name: str, options: tuple, dtype: str) -> Truth:
+    """What is known of a cell on every case."""
+    every = range(len(cases(column)))
+    values = accuracy.exact([true_value(column, name, i, dict(options), dtype) for i in every])
+    gradients = [_true_gradients(column, name, i, dict(options), dtype) for i in every]
+    kappa = np.array([_condition(case, g, v) for case, g, v in zip(cases(column), gradients, values.high, strict=True)])
+    return Truth(values, gradients, kappa)
 
 
 def _true_gradients(column, name, index, options, dtype):
-    case = cases(column)[index]
+    case, kind = cases(column)[index], COLUMNS[column]
+    if not kind.has(case, name):
+        return [None, None]
     if case.equal and name not in (*matrix.ONE, "cross_entropy"):
         return [accuracy.exact(np.zeros(len(case.p)))] * 2
-    if len(case.p) <= SMALL:
-        found = oracles.gradients(column, name, _pair(column, index, dtype, True), **options)
-        return [g if g is None else _clipped(column, accuracy.exact(g), case, dtype) for g in found]
+    if kind.small(case):
+        found = kind.slopes(name, case, dtype, **options)
+        return [g if g is None else _clipped(kind, accuracy.exact(g), case, dtype) for g in found]
     sides = case.gradients.get((name, key(options)), (None, None))
     return [g if g is None else accuracy.exact(g) for g in sides]
 
 
-def _clipped(column, gradient, case, dtype):
+def _clipped(kind, gradient, case, dtype):
     """DESIGN 4.4: where mass is missing a slope may be infinite; it is reported as at finfo.tiny, up to max^(1/4)."""
-    present = [x > (-np.inf if column == "logits" else 0) for x in (case.p, case.q)]
-    most = float(np.finfo(dtype).max) ** 0.25 if np.any(present[0] != present[1]) or flushed(case, dtype) else np.inf
+    most = float(np.finfo(dtype).max) ** 0.25 if kind.missing(case) or kind.flushed(case, dtype) else np.inf
     over = np.abs(gradient.high) > most
     return accuracy.Exact(np.clip(gradient.high, -most, most), np.where(over, 0, gradient.low))
 
 
-def _condition(column, values, gradients):
-    inputs = [np.where(np.isfinite(x), x.astype(np.float64), 0) for x in stacked(column)[:2]]
+def _condition(case, gradients, value):
+    """The relative condition number in the stored inputs, 1 where it is not known."""
+    terms = [
+        np.abs(np.where(np.isfinite(x), x.astype(np.float64), 0) * g.high)
+        for x, g in zip((case.p, case.q), gradients, strict=True)
+        if g is not None
+    ]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        moved = sum(np.nansum(np.abs(x * g.high), -1) for x, g in zip(inputs, gradients, strict=True))
-        return np.nan_to_num(moved / np.abs(values.high), nan=1.0, posinf=1.0)
+        kappa = sum((t.sum() for t in terms), 0.0) / np.abs(value)
+    return kappa if np.isfinite(kappa) else 1.0
 
 
 def _long_condition(column, name, index, options, dtype, value):
     """The condition number of a long case, for which `truths` has no gradient: worked out where it is asked for."""
     case = cases(column)[index]
-    slopes = oracles.gradients(column, name, _pair(column, index, dtype, True), **options)
+    slopes = COLUMNS[column].slopes(name, case, dtype, **options)
     terms = [
         abs(float(x)) * abs(g)
         for xs, gs in zip((case.p, case.q), slopes, strict=True)
@@ -236,124 +246,101 @@ def _long_condition(column, name, index, options, dtype, value):
 
 def measure(column: str, name: str, dtype: str) -> list[Errors]:
     """The errors of a cell on the whole corpus of its column."""
-    found, inputs = [], stacked(column)
-    with x64(dtype):
-        for options in matrix.options(name):
+    found = []
+    for options in matrix.options(name, column):
+        results = _results(column, name, dtype, options)
+        found += _judge(column, name, dtype, options, results)
+    return found
+
+
+def _results(column, name, dtype, options):
+    """(value, tangent, gradients, seconds) of each case as NumPy, None where the cell is not of it."""
+    found = [None] * len(cases(column))
+    for group, indices in groups(column, name).items():
+        rows = stacked(column, group, tuple(indices))
+        with x64(dtype):
             traced = {k: jnp.asarray(v, dtype) for k, v in options.items()}
-            results = jax.tree.map(np.asarray, battery(column, name)(*(x.astype(dtype) for x in inputs), traced))
-            found += _judge(column, name, dtype, options, results)
+            out = battery(column, name, group)(*(x.astype(dtype) for x in rows), traced)
+            value, tangent, gradients, seconds = jax.tree.map(np.asarray, out)
+        for j, i in enumerate(indices):
+            kept = COLUMNS[column].kept(group, cases(column)[i].p)
+            sides = ([g[j, kept] for g in pair] for pair in (gradients, seconds))
+            found[i] = value[j], tangent[j], *sides
     return found
 
 
 def _judge(column, name, dtype, options, results):
-    value, tangent, gradients, seconds = results
     true, slopes, kappa = truths(column, name, tuple(options.items()), dtype)
-    text = key(options)
-    unknown = np.isnan(true.high)
-    errors = np.where(unknown, np.nan, accuracy.value_errors(value, true, dtype, absolute=name == "hockey_stick"))
-    for i in np.flatnonzero(errors > accuracy.target(kappa)):
+    text, target, kappa = key(options), COLUMNS[column].target, kappa.copy()
+    here = np.array([r is not None for r in results])
+    value = np.array([r[0] if r else np.nan for r in results])
+    signs = {"absolute": name == "hockey_stick", "signed": matrix.signed(column, name)}
+    errors = np.where(np.isnan(true.high), np.nan, accuracy.value_errors(value, true, dtype, **signs))
+    for i in np.flatnonzero(errors > target(kappa)):
         kappa[i] = _long_condition(column, name, i, options, dtype, true.high[i])
-    parts = [Errors("value", text, errors, accuracy.target(kappa))]
-    measured = np.isfinite(true.high)  # infinite values have gradients of their own kind: test_zero_mass
+    parts = [Errors("value", text, errors, target(kappa))]
     allowed = np.where(near(column), accuracy.GRADIENT, np.inf)
     if name in matrix.ONE:  # a mass that the compiler flushes to zero is deleted, with gradient 0
-        allowed = np.where([flushed(case, dtype) for case in cases(column)], np.inf, allowed)
-    for got, slope in zip(gradients, slopes, strict=True):
-        known = ~np.isnan(slope.high).any(-1)
-        known &= ~(np.abs(slope.high) > float(np.finfo(dtype).max) / 100).any(-1)  # no float can say that
-        wrong = accuracy.norm_errors(got, accuracy.Exact(*(np.nan_to_num(s) for s in slope)), dtype)
-        exact = np.array([case.equal for case in cases(column)]) & (name not in (*matrix.ONE, "cross_entropy"))
-        wrong = np.where(exact & np.any(got != 0, -1), np.inf, wrong)
-        wrong = np.where(
-            known & (measured | np.isinf(wrong)), wrong, np.where(np.isfinite(got).all(-1), np.nan, np.inf)
-        )
-        parts.append(Errors("gradient", text, wrong, allowed))
-    parts.append(Errors("tangent", text, _tangents(column, tangent, slopes, measured, dtype), allowed))
-    parts += _seconds(column, name, dtype, options, seconds)
+        allowed = np.where(flushed(column, dtype), np.inf, allowed)
+    measured = np.isfinite(true.high)  # infinite values have gradients of their own kind: test_zero_mass
+    exact = _equal(column, name)
+    for side in range(2):
+        each = zip(results, slopes, measured, exact, strict=True)
+        wrong = [_wrong_gradient(r[2][side], s[side], m, e, dtype) if r else np.nan for r, s, m, e in each]
+        parts.append(Errors("gradient", text, np.array(wrong), allowed))
+    steps = inputs(column, name)
+    wrong = [_wrong_tangent(r[1], s, x[2:], m, dtype) if r else np.nan
+             for r, s, x, m in zip(results, slopes, steps, measured, strict=True)]  # fmt: skip
+    parts.append(Errors("tangent", text, np.array(wrong), allowed))
+    wrong = [_wrong_second(column, name, i, options, r[3], steps[i][2:], dtype) if r else np.nan
+             for i, r in enumerate(results)]  # fmt: skip
+    parts.append(Errors("second", text, np.array(wrong), np.full(len(here), np.inf)))
     return parts
 
 
-def _tangents(column, got, slopes, measured, dtype):
-    steps = stacked(column)[2:]
+def _beyond(slope, dtype):
+    """Whether no float can say that slope."""
+    return (np.abs(slope.high) > float(np.finfo(dtype).max) / 100).any()
+
+
+def _wrong_gradient(got, slope, measured, exact, dtype):
+    """The error of a gradient in norm, inf where it is not finite or should be 0, nan where nothing is known."""
+    if not np.isfinite(got).all() or (exact and np.any(got != 0)):
+        return np.inf
+    if slope is None or not measured or _beyond(slope, dtype):
+        return np.nan
+    return float(accuracy.norm_errors(got, slope, dtype))
+
+
+def _wrong_tangent(got, slopes, steps, measured, dtype):
+    if not np.isfinite(got):
+        return np.inf
+    if not measured or any(s is not None and _beyond(s, dtype) for s in slopes) or all(s is None for s in slopes):
+        return np.nan
     terms = [
-        s.astype(np.longdouble) * (g.high + g.low.astype(np.longdouble)) for s, g in zip(steps, slopes, strict=True)
+        step.astype(np.longdouble) * (s.high + s.low.astype(np.longdouble))
+        for step, s in zip(steps, slopes, strict=True)
+        if s is not None
     ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        true, size = sum(t.sum(-1) for t in terms), sum(np.abs(t).sum(-1) for t in terms)
-        wrong = np.where(size > accuracy.SHORTEST, np.abs(got - true) / size / np.finfo(dtype).eps, 0)
-    most = float(np.finfo(dtype).max) / 100
-    beyond = [(np.abs(g.high) > most).any(-1) for g in slopes]  # no float can say that slope
-    wrong = np.where(np.isnan(size) | ~measured | (size > most) | beyond[0] | beyond[1], np.nan, wrong)
-    return np.where(np.isfinite(got), wrong, np.inf).astype(np.float64)
+    true, size = sum(t.sum() for t in terms), sum(np.abs(t).sum() for t in terms)
+    if size > float(np.finfo(dtype).max) / 100:
+        return np.nan
+    return float(abs(got - true) / size / np.finfo(dtype).eps) if size > accuracy.SHORTEST else 0.0
 
 
-def _seconds(column, name, dtype, options, got):
-    """Hessian-vector products of the cases with few outcomes, all of them with mass on both sides."""
-    wrong = np.where(np.isfinite(got[0]).all(-1) & np.isfinite(got[1]).all(-1), np.nan, np.inf)
-    for i, case in enumerate(cases(column)):
-        if _curved(column, case) and np.isnan(wrong[i]):
-            steps = (x[i, : len(case.p)] for x in stacked(column)[2:])
-            true = oracles.second(column, name, case.p, case.q, *steps, **options)
-            pieces = [(g[i, : len(case.p)], t) for g, t in zip(got, true, strict=True) if t]
-            if pieces:
-                g, t = np.concatenate([p[0] for p in pieces]), accuracy.exact(sum((p[1] for p in pieces), []))
-                wrong[i] = accuracy.norm_errors(g, t, dtype)
-    return [Errors("second", key(options), wrong, np.full(len(wrong), np.inf))]
-
-
-def _curved(column, case):
-    if len(case.p) > CURVED or case.mirrored or case.equal or zlib.crc32(case.id.encode()) % 3:
-        return False
-    return all(np.isfinite(x).all() and (column == "logits" or (x > 1e-30).all()) for x in (case.p, case.q))
-
-
-def expand(rule: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The logits of a case that is stored as a rule."""
-
-    def stream(seed):
-        while True:
-            seed = (1664525 * seed + 1013904223) % 2**32
-            yield seed
-
-    def independent(seed, shift):
-        source = stream(seed)
-        return np.array([((next(source) >> 9) - 2**22) * 2.0**-shift for _ in range(rule["K"])], np.float32)
-
-    assert rule["rule"] == "lcg_independent", rule
-    return independent(rule["seed_p"], rule["shift_p"]), independent(rule["seed_q"], rule["shift_q"])
-
-
-def huge(column: str, name: str, dtype: str) -> dict[str, tuple[float, float]]:
-    """Errors of the cases that are stored as a rule, and what is allowed: values and the gradients that are probed."""
-    function, errors = cell(column, name), {}
-    for case in golden():
-        if case["rep"] != column or "rule" not in case["params"]:
-            continue
-        with x64(dtype):
-            p, q = (jnp.asarray(x, dtype) for x in expand(case["params"]))
-            for quantity, text in case["values"].items():
-                for known, swapped, options, divisor in matrix.from_golden(quantity):
-                    if known != name or swapped or options not in matrix.options(name):
-                        continue
-                    with accuracy.digits:
-                        true = accuracy.exact(accuracy.number(text) / divisor)
-                    traced = {k: jnp.asarray(v, dtype) for k, v in options.items()}
-                    value, gradients = jax.jit(jax.value_and_grad(function, (0, 1)))(p, q, **traced)
-                    absolute = name == "hockey_stick"
-                    found = float(accuracy.value_errors(value, true, dtype, absolute=absolute))
-                    errors[f"{case['id']} {key(options)}"] = found, accuracy.VALUE
-                    errors |= _probed(case, quantity, gradients, dtype)
-    return errors
-
-
-def _probed(case, quantity, gradients, dtype):
-    probe, found = case["grad_probe"], {}
-    for side, g in zip("pq", gradients, strict=True):
-        if f"{quantity}|{side}" in probe["grads"]:
-            true = accuracy.exact(probe["grads"][f"{quantity}|{side}"])
-            error = float(accuracy.norm_errors(np.asarray(g)[probe["indices"]], true, dtype))
-            found[f"{case['id']} {quantity}|{side}"] = error, accuracy.GRADIENT
-    return found
+def _wrong_second(column, name, index, options, got, steps, dtype):
+    """Of Hessian-vector products, of a third of the small cases that have an oracle."""
+    case, kind = cases(column)[index], COLUMNS[column]
+    if not all(np.isfinite(g).all() for g in got):
+        return np.inf
+    if case.mirrored or case.equal or not kind.curved(case) or zlib.crc32(case.id.encode()) % 3:
+        return np.nan
+    true = kind.second(name, case, steps, **options)
+    pieces = [(g, t) for g, t in zip(got, true, strict=True) if t]
+    if not pieces:
+        return np.nan
+    g, t = np.concatenate([p[0] for p in pieces]), accuracy.exact(sum((p[1] for p in pieces), []))
+    return float(accuracy.norm_errors(g, t, dtype))
 
 
 def worst(column: str, found: list[Errors]) -> dict[str, list[float]]:

@@ -7,49 +7,83 @@ import math
 
 import numpy as np
 
+import kljax
+
 MATRIX = """
-cell                probs  logits
-entropy               x      x
-cross_entropy         x      x
-kl                    x      x
-reverse_kl            x      x
-jeffreys              x      x
-js                    x      x
-js_distance           x      x
-scaled_js             x      x
-tv                    x      x
-hellinger_sq          x      x
-hellinger             x      x
-bhattacharyya         x      x
-renyi                 x      x
-tsallis               x      x
-alpha                 x      x
-chi2                  x      x
-le_cam                x      x
-hockey_stick          x      x
-geometric_js          x      x
-f_divergence          x      x
-contributions         x      x
-fisher_rao            x      x
-wasserstein1          x      x
-js_many               x      x
-renyi_entropy         x      x
-tsallis_entropy       x      x
-mutual_information    x      -     a joint table is a table of weights; its exponential goes to probs
-generalized_kl        x      -     log-weights have no scale of their own, so there is nothing left unnormalised
-top_k                 -      x     weights need no tail outcome: the rest of the mass is 1 minus their sum
-coarsen               -      x     goes with top_k
+cell                probs  logits  normal  mvn  lowrank  mixture  expfam
+entropy               x      x       x      x      x        -       x     a mixture has bounds: entropy_lower, _upper
+cross_entropy         x      x       x      x      x        -       x     minus log_prob of draws has no closed form
+kl                    x      x       x      x      x        -       x     a mixture has bounds: kl_lower, kl_upper
+reverse_kl            x      x       x      x      x        -       x     swap the arguments of the bounds
+jeffreys              x      x       x      x      x        -       x     the sum of two bounds is a bound
+js                    x      x       x      -      -        -       -     closed form of one Normal coordinate only
+js_distance           x      x       x      -      -        -       -     goes with js
+scaled_js             x      x       -      -      -        -       -     its limits are kl and reverse_kl
+tv                    x      x       x      -      -        -       -     closed form of one Normal coordinate only
+hellinger_sq          x      x       x      x      x        -       x     no closed form between mixtures
+hellinger             x      x       x      x      x        -       x     goes with hellinger_sq
+bhattacharyya         x      x       x      x      x        -       x     no closed form between mixtures
+renyi                 x      x       x      x      x        -       x     no closed form between mixtures
+tsallis               x      x       x      x      x        -       x     no closed form between mixtures
+alpha                 x      x       x      x      x        -       x     no closed form between mixtures
+chi2                  x      x       x      x      x        -       x     no closed form between mixtures
+le_cam                x      x       -      -      -        -       -     no closed form between densities
+hockey_stick          x      x       -      -      -        -       -     no closed form between densities
+geometric_js          x      x       x      x      x        -       -     p^w q^(1-w) leaves the family of a mixture
+f_divergence          x      x       -      -      -        -       -     of densities: samples.estimate
+contributions         x      x       -      -      -        -       -     axis=() of normal has one value a coordinate
+fisher_rao            x      x       x      -      -        -       -     open between Gaussians of unlike covariance
+wasserstein1          x      x       -      -      -        -       -     on ordered outcomes only
+wasserstein2          -      -       x      x      -        -       -     Gaussians; low rank has none in O(D R^2)
+js_many               x      x       -      -      -        -       -     a mixture of densities is no density here
+renyi_entropy         x      x       -      -      -        -       -     of outcomes
+tsallis_entropy       x      x       -      -      -        -       -     of outcomes
+mutual_information    x      -       -      -      -        -       -     a joint table is weights; exponentiate logits
+generalized_kl        x      -       -      -      -        -       -     nothing but weights can be left unnormalised
+top_k                 -      x       -      -      -        -       -     weights need no tail: 1 minus their sum
+coarsen               -      x       -      -      -        -       -     goes with top_k
+tv_lower              -      -       b      b      b        -       -     where tv has no closed form
+tv_upper              -      -       b      b      b        -       -     where tv has no closed form
+js_lower              -      -       b      b      b        -       -     where js has no closed form
+js_upper              -      -       b      b      b        -       -     where js has no closed form
+tv_shared             -      -       -      x      -        -       -     tv of Gaussians with one covariance
+kl_lower              -      -       -      -      -        b       -     where kl has no closed form
+kl_upper              -      -       -      -      -        b       -     where kl has no closed form
+kl_variational        -      -       -      -      -        x       -     an approximation of kl
+kl_product            -      -       -      -      -        x       -     an approximation of kl
+entropy_lower         -      -       -      -      -        b       -     where entropy has no closed form
+entropy_upper         -      -       -      -      -        b       -     where entropy has no closed form
+kl_natural            -      -       -      -      -        -       x     of any log-normaliser
+renyi_natural         -      -       -      -      -        -       x     of any log-normaliser
+log_prob              -      -       x      x      x        x       -     outcomes are read off the array itself
+sample                -      -       x      x      x        x       -     outcomes: jax.random.categorical
 """
 
-LINES = [line.split(maxsplit=3) for line in MATRIX.strip().splitlines()]
-COLUMNS = LINES[0][1:]
-EXISTS = {column: [line[0] for line in LINES[1:] if line[1 + i] == "x"] for i, column in enumerate(COLUMNS)}
-REASONS = {line[0]: line[3] for line in LINES[1:] if len(line) > 3}
+LINES = [line.split() for line in MATRIX.strip().splitlines()]
+WRITTEN = LINES[0][1:]  # columns of the text, of which a module may not be there yet
+COLUMNS = [column for column in WRITTEN if hasattr(kljax, column)]
+MARKS = {line[0]: dict(zip(WRITTEN, line[1:], strict=False)) for line in LINES[1:]}
+EXISTS = {column: [cell for cell, marks in MARKS.items() if marks[column] != "-"] for column in COLUMNS}
+REASONS = {line[0]: " ".join(line[1 + len(WRITTEN) :]) for line in LINES[1:]}
+DISCRETE = ("probs", "logits")
 
 ONE = ("entropy", "renyi_entropy", "tsallis_entropy")  # cells of one distribution
-SPECIAL = ("f_divergence", "contributions", "js_many", "mutual_information", "generalized_kl", "top_k", "coarsen")
+SPECIAL = (
+    "f_divergence", "contributions", "js_many", "mutual_information", "generalized_kl", "top_k", "coarsen", "tv_shared",
+    "kl_variational", "kl_product", "kl_natural", "renyi_natural", "log_prob", "sample",
+)  # fmt: skip
 PAIRS = tuple(c for c in EXISTS["probs"] if c not in ONE + SPECIAL)
-ORACLED = ONE + PAIRS  # cells with an oracle and a battery
+
+
+def oracled(column: str) -> list[str]:
+    """The cells of a column with an oracle and a battery: all but bounds and what has tests of its own."""
+    return [c for c in EXISTS[column] if c not in SPECIAL and MARKS[c][column] == "x"]
+
+
+def signed(column: str, cell: str) -> bool:
+    """Whether a cell may be negative: of densities, the entropies."""
+    return column not in DISCRETE and cell in ("entropy", "cross_entropy")
+
 
 INF = float("inf")
 WEIGHTS = (0.9990234375, 0.875, 0.75, 0.5, 0.25, 0.0625)  # 1 - a of the corpus' js_skew@a, all dyadic
@@ -67,12 +101,14 @@ OPTIONS = {
     "renyi_entropy": [{"order": a} for a in (2.0, *ORDERS[:6], *NEAR_ONE, INF)],
     "tsallis_entropy": [{"order": a} for a in (2.0, *ORDERS[:6], *NEAR_ONE)],
 }
+DENSITY_OPTIONS = {"js": [{"weight": w} for w in (0.5, 0.25)]}  # the oracle of a density is a quadrature
 PARAMETER = {cell: next(iter(options[0])) for cell, options in OPTIONS.items()}
 
 
-def options(cell: str) -> list[dict]:
+def options(cell: str, column: str = "probs") -> list[dict]:
     """What to call a cell with; the first is the plain one."""
-    return OPTIONS.get(cell, [{}])
+    plain = OPTIONS.get(cell, [{}])
+    return plain if column in DISCRETE else DENSITY_OPTIONS.get(cell, plain)
 
 
 F_DIVERGENCES = (
@@ -132,7 +168,7 @@ def from_golden(name: str) -> list[tuple[str, bool, dict, float]]:
     plain = {
         "entropy_p": ("entropy", False), "entropy_q": ("entropy", True), "cross_entropy_pq": ("cross_entropy", False),
         "cross_entropy_qp": ("cross_entropy", True), "chi2_pearson": ("chi2", False), "chi2_neyman": ("chi2", True),
-        "w1_ordinal": ("wasserstein1", False),
+        "w1_ordinal": ("wasserstein1", False), "w2": ("wasserstein2", False),
     }  # fmt: skip
     if quantity == "kl_pq":
         return [("kl", False, {}, 1), ("reverse_kl", True, {}, 1)]
@@ -150,4 +186,4 @@ def from_golden(name: str) -> list[tuple[str, bool, dict, float]]:
         return [(quantity.removesuffix("_ca"), False, {"order": a}, 1)]
     if quantity == "hockey_stick":
         return [("hockey_stick", False, {"gamma": a}, 1)]
-    return [(quantity, False, {}, 1)] if quantity in ORACLED else []
+    return [(quantity, False, {}, 1)] if quantity in MARKS else []

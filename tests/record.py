@@ -1,6 +1,6 @@
 """Measure the worst error of every cell, dtype and family anew and store it in measured.json: review the diff.
 
-python -m tests.record [CELL ...]
+python -m tests.record [CELL or COLUMN.CELL ...]
 """
 
 import json
@@ -12,9 +12,9 @@ from tests import conftest, corpus, matrix  # noqa: F401  conftest sets the devi
 def main() -> None:
     """Write measured.json; print what is over its target."""
     measured = json.loads(corpus.MEASURED.read_text()) if corpus.MEASURED.exists() else {}
-    names = sys.argv[1:] or matrix.ORACLED
-    for name in names:
-        for column in matrix.COLUMNS:
+    names = sys.argv[1:]
+    for column in matrix.COLUMNS:
+        for name in [n for n in matrix.oracled(column) if not names or n in names or f"{column}.{n}" in names]:
             for dtype in corpus.DTYPES:
                 found = corpus.measure(column, name, dtype)
                 worst = corpus.worst(column, found)

@@ -1,0 +1,214 @@
+"""What the corpus needs to know of each column: how to read its cases, which of them share a program, and the truth.
+
+A distribution is a flat vector of numbers to everything else; `wrap` makes it what the cells take. A new column is one
+class here and its entry in COLUMNS.
+"""
+
+import mpmath as mp
+import numpy as np
+
+import kljax
+from tests import accuracy, gaussians, matrix, oracles
+
+PADDED = 1024  # longest discrete case but the huge ones
+SMALL = 64  # up to this many outcomes a case has oracle values and gradients
+CURVED = 10  # and up to this many Hessian-vector products
+
+
+def vector(numbers) -> np.ndarray:
+    """C99 hexadecimal floats, all exact in float32."""
+    return np.array([float.fromhex(v) for v in np.ravel(numbers)], np.float32)
+
+
+class Discrete:
+    """Arrays `[K]`, padded to one length with outcomes that do not exist: one program for all."""
+
+    def __init__(self, name):
+        self.name, self.empty, self.reps = name, 0.0 if name == "probs" else -np.inf, (name,)
+
+    def cases(self, case):
+        """(family, p, q, whether the corpus' values are those of the case) for one case of the corpus."""
+        if "rule" not in case["params"]:
+            suffix = "_logits" if self.name == "logits" else ""
+            yield case["family"], *(vector(case["params"][s + suffix]) for s in "pq"), True
+
+    def gradients(self, case, name, side):
+        """The slopes that the corpus knows."""
+        return case["grads"].get(f"{name}|{side}" + ("" if self.name == "logits" else "|tangent"))
+
+    def group(self, case, name):
+        """The cases that share a program."""
+        return PADDED
+
+    def fill(self, group, x):
+        """The vector as that program takes it."""
+        return np.concatenate([x, np.full(group - len(x), self.empty, np.float32)])
+
+    def kept(self, group, x):
+        """Where in the filled vector the numbers of the case are."""
+        return slice(len(x))
+
+    def has(self, case, name):
+        """Whether the cell takes the case."""
+        return True
+
+    def wrap(self, group, x):
+        """The distributions of filled vectors `[N, group]`."""
+        return x
+
+    def unit(self, x):
+        """The size of a step in each number of a distribution."""
+        return np.isfinite(x).astype(np.float32) if self.name == "logits" else x
+
+    def small(self, case):
+        """Whether the oracle can take the case."""
+        return len(case.p) <= SMALL
+
+    def curved(self, case):
+        """Whether the oracle has Hessian-vector products."""
+        mass = (np.isfinite(x).all() and (self.name == "logits" or (x > 1e-30).all()) for x in (case.p, case.q))
+        return len(case.p) <= CURVED and all(mass)
+
+    def _pair(self, case, dtype, missing):
+        tiny = float(np.finfo(dtype).tiny) if missing else 0
+        return oracles.pair(self.name, case.p, case.q, dtype=dtype, missing=tiny)
+
+    def value(self, name, case, dtype, **options):
+        """The true value."""
+        return oracles.value(name, self._pair(case, dtype, False), **options)
+
+    def slopes(self, name, case, dtype, **options):
+        """The true gradients in p and q, None where there is none."""
+        return oracles.gradients(self.name, name, self._pair(case, dtype, True), **options)
+
+    def second(self, name, case, steps, **options):
+        """True Hessian-vector products."""
+        return oracles.second(self.name, name, case.p, case.q, *steps, **options)
+
+    def missing(self, case):
+        """Whether one of the two has mass where the other has none."""
+        return np.any((case.p > self.empty) != (case.q > self.empty))
+
+    def flushed(self, case, dtype):
+        """Whether an input of the case is a zero in this dtype: a subnormal number."""
+        tiny = np.finfo(dtype).tiny
+        return any(np.any((abs(x) > 0) & (abs(x) < tiny)) for x in (case.p.astype(dtype), case.q.astype(dtype)))
+
+    target = staticmethod(accuracy.target)
+
+
+class Density(Discrete):
+    """Distributions with a few arrays of parameters, one program for each shape; the base of what follows."""
+
+    def __init__(self, name, *reps):
+        self.name, self.reps, self.empty = name, reps, 0.0
+
+    def gradients(self, case, name, side):
+        return None  # the oracle knows all of them
+
+    def group(self, case, name):
+        return len(case.p)
+
+    def fill(self, group, x):
+        return x
+
+    def kept(self, group, x):
+        return slice(None)
+
+    def missing(self, case):
+        return False
+
+    def flushed(self, case, dtype):
+        return False
+
+    def small(self, case):
+        return True
+
+    def unit(self, x):
+        return np.ones_like(x)
+
+
+class Normals(Density):
+    """Normal, as in the corpus, and LogScaleNormal with the rounded logarithms of the corpus' scales.
+
+    The case of D coordinates is the vector of D locs and D scales. Cells to which a coordinate in which p and q agree
+    adds nothing see cases of many coordinates padded to one length: two programs in all.
+    """
+
+    LONG = 64
+
+    def __init__(self):
+        super().__init__("normal", "gauss1", "gauss_diag")
+
+    def cases(self, case):
+        p, q = ((vector(case["params"][s]["loc"]), vector(case["params"][s]["scale"])) for s in "pq")
+        yield case["family"], np.concatenate(p), np.concatenate(q), True
+        if case["rep"] == "gauss1":
+            logs = (np.concatenate([loc, np.log(scale.astype(np.float64)).astype(np.float32)]) for loc, scale in (p, q))
+            yield f"log_{case['family']}", *logs, False
+
+    def group(self, case, name):
+        size, log = len(case.p) // 2, case.family.startswith("log_")
+        return self.LONG if size > 1 and name not in ("entropy", "cross_entropy") else size, log
+
+    def fill(self, group, x):
+        size, log = group
+        loc, scale = x.reshape(2, -1)
+        rest = np.zeros(size - len(loc), np.float32)
+        return np.concatenate([loc, rest, scale, rest + (0 if log else 1)])
+
+    def kept(self, group, x):
+        loc = np.arange(len(x) // 2)
+        return np.concatenate([loc, group[0] + loc])
+
+    def wrap(self, group, x):
+        kind = kljax.normal.LogScaleNormal if group[1] else kljax.normal.Normal
+        return kind(x[..., : group[0]], x[..., group[0] :])
+
+    def has(self, case, name):
+        return len(case.p) == 2 or name not in ("tv", "js", "js_distance")
+
+    def curved(self, case):
+        return len(case.p) == 2
+
+    def _pair(self, case, p, q):
+        log = case.family.startswith("log_")
+        with mp.workdps(gaussians.DIGITS):
+            sides = [[mp.mpf(v) if isinstance(v, mp.mpf) else mp.mpf(float(v)) for v in x] for x in (p, q)]
+            half = len(sides[0]) // 2
+            return log, [(x[:half], [mp.exp(v) for v in x[half:]] if log else x[half:]) for x in sides]
+
+    def value(self, name, case, dtype, **options):
+        return gaussians.value(name, *self._pair(case, case.p, case.q)[1], **options)
+
+    def slopes(self, name, case, dtype, **options):
+        return self._slopes(name, case, case.p, case.q, **options)
+
+    def _slopes(self, name, case, p, q, **options):
+        log, sides = self._pair(case, p, q)
+        found = gaussians.gradients(name, *sides, **options)
+        if name in matrix.ONE:
+            found = found[0], None
+        half = len(sides[0][0])
+        with mp.workdps(gaussians.DIGITS):  # d/dlog(scale) = scale d/dscale
+            chain = [[1] * half + (s if log else [1] * half) for _, s in sides]
+            return tuple(
+                [a * b for a, b in zip(g, c, strict=True)] if g else None for g, c in zip(found, chain, strict=True)
+            )
+
+    def second(self, name, case, steps, **options):
+        if name.startswith("js"):
+            return None, None
+        with mp.workdps(gaussians.DIGITS):
+            h, sides = mp.mpf(10) ** -25, []
+            for sign in (1, -1):
+                moved = ([mp.mpf(float(a)) + sign * h * mp.mpf(float(v)) for a, v in zip(*y, strict=True)]
+                         for y in zip((case.p, case.q), steps, strict=True))  # fmt: skip
+                sides.append(self._slopes(name, case, *moved, **options))
+            return tuple(
+                [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)] if up and down else None
+                for up, down in zip(*sides, strict=True)
+            )
+
+
+COLUMNS = {"probs": Discrete("probs"), "logits": Discrete("logits"), "normal": Normals()}
