@@ -42,8 +42,15 @@ def _normal_log_prob(p: Normal, x: Array) -> Array:
     return -jnp.sum(0.5 * z * z + (HALF_LOG_TAU + jnp.log(p.scale)), -1)
 
 
-def _half(x: Array) -> Array:
-    return jnp.full_like(x, 0.5)
+def _normal_bhattacharyya(p: Normal, q: Normal) -> Array:
+    """(loc difference)^2 / (4 (scale_p^2 + scale_q^2)) + log((r + 1/r) / 2) / 2, r the ratio of the scales."""
+    small, large, _ = _normal.ordered(p, q)
+    r, e = small.scale / large.scale, (large.scale - small.scale) / large.scale
+    near = r > 0.25
+    some = jnp.where(near, r, 1)
+    shape = jnp.where(near, _num.log1p(0.5 * e * e / some), jnp.log(1 + r * r) - jnp.log(2 * jnp.where(near, 1, r)))
+    z = _normal.view(Normal(p.loc, large.scale), Normal(q.loc, large.scale)).z
+    return jnp.sum(0.25 * z * z / (1 + r * r) + 0.5 * shape, -1)
 
 
 def _density(lower: Array, delta: Array) -> Array:
@@ -127,7 +134,7 @@ _NORMAL = Kind(
     lambda c: (jnp.zeros_like(c.loc), jnp.ones_like(c.scale)),
     lambda c: jnp.sum(_normal.entropy(c), -1),
     lambda p, q: jnp.sum(_normal.kl(p, q), -1),
-    lambda p, q: jnp.sum(_normal.gap(p, q, _half(p.loc)), -1) / 4,
+    _normal_bhattacharyya,
     _normal_overlap,
     _normal_log_prob,
     _normal_tilted,
@@ -137,7 +144,7 @@ _DENSE = Kind(
     lambda c: (jnp.zeros_like(c.loc), _dense.identity(c.scale_tril)),
     lambda c: jnp.sum(jnp.log(_dense.diagonal(c.scale_tril)) + (HALF_LOG_TAU + 0.5), -1),
     lambda p, q: _dense.kl(p.loc - q.loc, p.scale_tril, q.scale_tril),
-    lambda p, q: _dense.gap(p.loc - q.loc, p.scale_tril, q.scale_tril, _half(p.loc[..., 0])) / 4,
+    lambda p, q: _dense.gap(p.loc - q.loc, p.scale_tril, q.scale_tril, jnp.full_like(p.loc[..., 0], 0.5)) / 4,
     _dense_overlap,
     lambda p, x: _density(p.scale_tril, x - p.loc),
     _dense_tilted,
