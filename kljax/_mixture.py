@@ -168,7 +168,7 @@ def lower(x: Pairs) -> Array:
     cross = least(affinity, overlap, x.cross)
     less = slack(x.log_p, own, cross, x.entropy)
     bounds = mean(x.log_p, own - cross) - less, -x.spread - mean(x.log_p, cross - x.entropy) - less
-    return -least(jnp.where(jnp.isnan(bounds[0]), jnp.nan, 0), *(-b for b in bounds), -_overlap(x))
+    return 0 - least(jnp.where(jnp.isnan(bounds[0]), jnp.nan, 0), *(-b for b in bounds), -_overlap(x))
 
 
 def variational(x: Pairs) -> Array:

@@ -113,7 +113,10 @@ KNOWN = [
         MVN(LOC, jnp.linalg.cholesky((jnp.diag(SCALE) + jnp.outer(LOC, SCALE)) @
                                      (jnp.diag(SCALE) + jnp.outer(LOC, SCALE)).T)),
     ),
-    (like("LowRankMultivariateNormal", loc=LOC, cov_factor=TRIL[:, :1], cov_diag=SCALE), LowRank(LOC, TRIL[:, :1], SCALE)),
+    (
+        like("LowRankMultivariateNormal", loc=LOC, cov_factor=TRIL[:, :1], cov_diag=SCALE),
+        LowRank(LOC, TRIL[:, :1], SCALE),
+    ),
     (
         like("MultivariateNormalDiagPlusLowRankCovariance", loc=None, cov_perturb_factor=TRIL, cov_diag_factor=SCALE),
         LowRank(jnp.zeros(2), TRIL, SCALE),
