@@ -94,7 +94,7 @@ def mean(log_weights: Array, terms: Array) -> Array:
 
 def slack(log_weights: Array, *terms: Array) -> Array:
     """What the rounding of a difference of terms may be."""
-    size = sum(mean(log_weights, _num.magnitude(t)) for t in terms)
+    size = jnp.asarray(sum(mean(log_weights, _num.magnitude(t)) for t in terms))
     return lax.stop_gradient(GUARD * float(jnp.finfo(log_weights.dtype).eps) * size)
 
 

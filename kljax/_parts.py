@@ -76,7 +76,7 @@ def _dense_overlap(p: Any, q: Any) -> Array:
     return jnp.where(ok, _density(lower, p.loc - q.loc), jnp.nan)
 
 
-def _normal_tilted(f: Normal, g: Normal, h: Normal) -> tuple[Array, Array]:
+def _normal_tilted(f: Any, g: Any, h: Any) -> tuple[Array, Array]:
     """log of the mean of g/h under f, inf where it diverges, and the size of the terms that make it."""
     a, b = f.scale / g.scale, f.scale / h.scale
     u, w = (f.loc - g.loc) / g.scale, (f.loc - h.loc) / h.scale
@@ -88,7 +88,7 @@ def _normal_tilted(f: Normal, g: Normal, h: Normal) -> tuple[Array, Array]:
     squares = 0.5 * u * u, 0.5 * w * w
     value = sum(terms) + (squares[1] - squares[0])
     size = sum(_num.magnitude(t) for t in (*terms, *squares, v * (a * u) / precision, v * (b * w) / precision))
-    return jnp.sum(jnp.where(ok, value, jnp.inf), -1), jnp.sum(size, -1)
+    return jnp.sum(jnp.where(ok, value, jnp.inf), -1), jnp.sum(jnp.asarray(size), -1)
 
 
 def _dense_tilted(f: Any, g: Any, h: Any) -> tuple[Array, Array]:
@@ -105,7 +105,7 @@ def _dense_tilted(f: Any, g: Any, h: Any) -> tuple[Array, Array]:
     squares = [0.5 * _dense.squares(x, 2) for x in (v, w, u)]
     value = jnp.sum(logs[0] - logs[1] - logs[2], -1) + squares[0] + (squares[1] - squares[2])
     lost = sum(_dense.squares(x, 2) for x in (*spread, *moved)) + sum(squares)  # the factor may square their rounding
-    return jnp.where(ok, value, jnp.inf), lost + sum(jnp.sum(_num.magnitude(x), -1) for x in logs)
+    return jnp.where(ok, value, jnp.inf), jnp.asarray(lost + sum(jnp.sum(_num.magnitude(x), -1) for x in logs))
 
 
 def _moments(log_weights: Array, loc: Array) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def _moments(log_weights: Array, loc: Array) -> tuple[Array, Array]:
     return weights, loc - jnp.sum(weights * loc, -2, keepdims=True)
 
 
-def _normal_spread(log_weights: Array, c: Normal) -> Array:
+def _normal_spread(log_weights: Array, c: Any) -> Array:
     """The entropy of independent coordinates with the mixture's variances, which bounds the mixture's."""
     weights, d = _moments(log_weights, c.loc)
     unit = jnp.max(lax.stop_gradient(jnp.maximum(jnp.abs(d), c.scale)), -2, keepdims=True)

@@ -143,7 +143,8 @@ def _low_rank(d: Any) -> LowRank:
 def _independent(d: Any) -> Any:
     """Axes of the batch that became axes of the event: one event of all coordinates."""
     base = getattr(d, "base_dist", None) or d.distribution
-    made, count = convert(base), d.reinterpreted_batch_ndims
+    made: Any = convert(base)
+    count = d.reinterpreted_batch_ndims
     if not count:
         return made
     if not isinstance(made, Normal):
@@ -152,7 +153,8 @@ def _independent(d: Any) -> Any:
             f"over their last {count} axes; only of a Normal is Independent a distribution of kljax"
         )
     axes = count + len(base.event_shape)
-    return Normal(*(jnp.reshape(x, (*x.shape[: x.ndim - axes], -1)) for x in made))
+    leaves: Any = made
+    return Normal(*(jnp.reshape(x, (*x.shape[: x.ndim - axes], -1)) for x in leaves))
 
 
 _MATRIX = {MVN: (1, 2), LowRank: (1, 2, 1), expfam.Categorical: (1,), expfam.Dirichlet: (1,)}
@@ -169,9 +171,9 @@ def _expanded(d: Any) -> Any:
 def _mixture(d: Any) -> Mixture:
     weights = getattr(d, "mixture_distribution", None) or d.mixing_distribution
     base = getattr(d, "components_distribution", None) or d.component_distribution
-    parts = convert(base)
+    parts: Any = convert(base)
     if isinstance(parts, Normal) and not base.event_shape:
-        parts = Normal(*(x[..., None] for x in parts))
+        parts = Normal(*(jnp.expand_dims(x, -1) for x in parts))
     if not isinstance(parts, Normal | MVN):
         raise TypeError(f"kljax.interop.convert: a mixture of {type(base).__name__}; of Normals and MVNs is known")
     return Mixture(convert(weights).logits, parts)

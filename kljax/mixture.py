@@ -251,10 +251,10 @@ def log_prob(p: Mixture, x: ArrayLike) -> Array:
     >>> print(f"{kljax.mixture.log_prob(p, [0.0]):.4f}")
     -1.4189
     """
-    p, x = _checked("log_prob", p, x=x)
+    p, points = _checked("log_prob", p, x=x)
     some, log_p, parts = _mixture.present(*p)
-    x = jnp.broadcast_to(x[..., None, :], parts.loc.shape)
-    return jnp.where(some, _num.log_total(log_p + _parts.kind(parts).log_prob(parts, x)), jnp.nan)
+    points = jnp.broadcast_to(points[..., None, :], parts.loc.shape)
+    return jnp.where(some, _num.log_total(log_p + _parts.kind(parts).log_prob(parts, points)), jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
