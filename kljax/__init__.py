@@ -56,9 +56,11 @@ f-divergences themselves are the table in `kljax.rows`; `kljax.interop.convert` 
 distrax, TFP, numpyro and torch.
 """
 
-from kljax import logits, lowrank, mvn, normal, probs, rows
+from kljax import expfam, interop, logits, lowrank, mixture, mvn, normal, probs, rows
 from kljax._compare import compare
 from kljax._validate import check
 
-__all__ = ["check", "compare", "logits", "lowrank", "mvn", "normal", "probs", "rows"]
+__all__ = [
+    "check", "compare", "expfam", "interop", "logits", "lowrank", "mixture", "mvn", "normal", "probs", "rows",
+]  # fmt: skip
 __version__ = "0.1.0"

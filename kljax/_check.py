@@ -211,3 +211,50 @@ def one_event(cell: str, name_a: str, size_a: int, name_b: str, size_b: int) -> 
     """Two distributions over vectors of one length."""
     hint = f"{cell}: {name_a} has events of {size_a} coordinates and {name_b} of {size_b}: they must be equal"
     chex.assert_equal(size_a, size_b, custom_message=hint)
+
+
+# parameters of a family: fields, each with its own number of event axes
+
+
+def fields(cell: str, given: Sequence[tuple[str, Array, int]]) -> list[Array]:
+    """Fields (name, array, number of its event axes) with one batch shape by the tail rule; a scalar goes with all."""
+    for name, a, events in given:
+        one = ", ".join("d" * events)
+        hint = f"{cell}: {name} {a.shape}: needs {events} event axes; one distribution has shape ({one},)"
+        chex.assert_equal(a.ndim >= events, True, custom_message=hint)
+    lead = [(name, a.shape, a.shape[: a.ndim - events]) for name, a, events in given]
+    first, whole, longest = max(lead, key=lambda one: len(one[2]))
+    for name, shape, batch_shape in lead:
+        hint = (
+            f"{cell}: {first} {whole} and {name} {shape}: leading axes must be equal, or one shape the tail of the "
+            "other (size 1 does not stretch); one parameter for all rows is a scalar, otherwise broadcast it first"
+        )
+        chex.assert_equal(batch_shape, longest[len(longest) - len(batch_shape) :], custom_message=hint)
+    return [jnp.broadcast_to(a, longest + a.shape[a.ndim - events :]) for _, a, events in given]
+
+
+def same_event(cell: str, name: str, p: Array, q: Array, events: int) -> None:
+    """The event axes of a field of p and q."""
+    event = f"{cell}: p.{name} {p.shape} and q.{name} {q.shape}: the event axes must match"
+    chex.assert_equal(p.shape[p.ndim - events :], q.shape[q.ndim - events :], custom_message=event)
+
+
+def event_shape(cell: str, name: str, a: Array, ok: bool, hint: str) -> None:
+    """What a family asks of its event axes."""
+    chex.assert_equal(ok, True, custom_message=f"{cell}: {name} {a.shape}: {hint}")
+
+
+# mixtures: a weight for each component, the components with their own axis before the event
+
+
+def weighted(cell: str, name: str, logits: Array, loc: Array, rest: Array, event: tuple[int, ...]) -> int:
+    """logits `[..., M]`, loc `[..., M, D]` and a field `[..., M, *event]`, a size 0 standing for D; the size of D."""
+    hint = f"{cell}: {name}.logits {logits.shape} and {name}.components.loc {loc.shape}: expected [..., M] and "
+    hint += "[..., M, D], one component on each entry of axis M; a coordinate of its own has D = 1, loc[..., None]"
+    ok = logits.ndim > 0 and loc.ndim > 1 and 0 not in loc.shape[-2:] and logits.shape[-1:] == loc.shape[-2:-1]
+    chex.assert_equal(ok, True, custom_message=hint)
+    count, size = loc.shape[-2:]
+    expected = (count, *(n or size for n in event))
+    hint = f"{cell}: {name}.components {rest.shape} beside loc {loc.shape}: expected [..., {str(expected)[1:-1]}]"
+    chex.assert_equal(rest.shape[max(rest.ndim - len(expected), 0) :], expected, custom_message=hint)
+    return size

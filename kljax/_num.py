@@ -345,3 +345,20 @@ def divide(a: Array, b: Array) -> Array:
     """a / b, and 0 where b is 0 (a row without mass), in the value and in the derivative."""
     ok = b != 0
     return jnp.where(ok, quotient(a, jnp.where(ok, b, 1)), 0)
+
+
+@jax.custom_jvp
+def log_total(x: Array) -> Array:
+    """The log of the sum of e^x over the last axis, -inf without any mass: the slope there, 0/0 otherwise, is 0."""
+    top = jnp.max(x, -1, keepdims=True)
+    top = jnp.where(jnp.isinf(top), 0, top)
+    mass = jnp.sum(jnp.exp(x - top), -1)
+    return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)) + top[..., 0], mass - jnp.inf)
+
+
+@log_total.defjvp
+def _(primals, tangents):
+    (x,), value = primals, log_total(*primals)
+    whole = jnp.where(jnp.isinf(value), 0, value)[..., None]
+    weights = jnp.where(jnp.isinf(x) | jnp.isinf(value)[..., None], 0, jnp.exp(x - whole))
+    return value, jnp.sum(weights * jnp.where(weights > 0, tangents[0], 0), -1)

@@ -1,0 +1,56 @@
+"""What log Gamma is beside x log x - x, and its derivatives: what entropies are made of beside logarithms."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kljax import _num
+from kljax._jensen import STIRLING, stirling_terms
+
+_HALF_LOG_2PI = 0.9189385332046727
+
+
+@jax.custom_jvp
+def rest(x: Array) -> Array:
+    """log Gamma(x) - x log x + x for x > 0."""
+    shift, terms = stirling_terms(x)
+    total = _HALF_LOG_2PI - jnp.log(x + shift) / 2
+    for j in range(shift):
+        y = 1 / (x + j)
+        far = jnp.where(y < 2, 1, x + j)  # y may be so large that its square overflows
+        total += jnp.where(y < 2, y * _num.xlogx_gap(jnp.where(y < 2, y, 0)), (far + 1) * jnp.log((far + 1) / far) - 1)
+    u = 1 / (x + shift)
+    return total + sum(c * u ** (2 * k + 1) for k, c in enumerate(STIRLING[:terms]))
+
+
+@jax.custom_jvp
+def rest_slope(x: Array) -> Array:
+    """Its derivative, digamma(x) - log(x) < 0."""
+    shift, terms = stirling_terms(x)
+    total = jnp.zeros_like(x)
+    for j in range(shift):
+        y = 1 / (x + j)
+        near = y < 2
+        far = jnp.where(near, 1, y)
+        total -= jnp.where(near, y * y * _num.log1p_gap(jnp.where(near, y, 0)), far - jnp.log(1 + far))
+    u = 1 / (x + shift)
+    return total - u / 2 - sum((2 * k + 1) * c * u ** (2 * k + 2) for k, c in enumerate(STIRLING[:terms]))
+
+
+def rest_curvature(x: Array) -> Array:
+    """Its second derivative, trigamma(x) - 1/x > 0."""
+    shift, terms = stirling_terms(x)
+    total = sum(1 / (x + j) / (x + j) / (x + j + 1) for j in range(shift))
+    u = 1 / (x + shift)
+    series = sum((2 * k + 1) * (2 * k + 2) * c * u ** (2 * k + 1) for k, c in enumerate(STIRLING[:terms]))
+    return total + u * u * (0.5 + series)
+
+
+@rest.defjvp
+def _(primals, tangents):
+    return rest(*primals), rest_slope(*primals) * tangents[0]
+
+
+@rest_slope.defjvp
+def _(primals, tangents):
+    return rest_slope(*primals), rest_curvature(*primals) * tangents[0]
