@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import kljax
 from tests import corpus, matrix
+from tests.columns import COLUMNS
 
 OUTCOMES = 12
 SHAPES = ("flat", "steep", "zeros", "one_hot", "tiny")  # how the masses of p look
@@ -110,7 +111,7 @@ def given(column: str, weights) -> np.ndarray:
 def padded(column: str, x: np.ndarray) -> np.ndarray:
     """Fewer outcomes than OUTCOMES, filled up with outcomes that do not exist."""
     short = OUTCOMES - x.shape[-1]
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)], constant_values=corpus.EMPTY[column]).astype(np.float32)
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)], constant_values=COLUMNS[column].empty).astype(np.float32)
 
 
 def call(column: str, name: str, p, q, **options) -> np.ndarray:

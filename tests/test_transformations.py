@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import kljax
 from tests import accuracy, corpus, matrix
+from tests.columns import COLUMNS
 
 ROWS, OUTCOMES = 8, 16
 column = pytest.mark.parametrize("column", matrix.DISCRETE)
@@ -37,7 +38,7 @@ def inputs(column, dtype=np.float32, where=None):
     rng = np.random.default_rng(11)
     x = rng.normal(size=(4, ROWS, OUTCOMES))
     p, q = x[:2] if column == "logits" else np.exp(x[:2])
-    p[0, 3] = q[0, 3] = corpus.EMPTY[column]
+    p[0, 3] = q[0, 3] = COLUMNS[column].empty
     return [a.astype(dtype) for a in (p, q, *(x[2:] * (1 if column == "logits" else 0.1)))]
 
 
