@@ -137,7 +137,7 @@ def test_laws(dtype):
     p, q = (expfam.Gamma(*(jnp.asarray(x, dtype) for x in d)) for d in PAIR)
     orders = jnp.asarray([0.0, 0.25, 0.5, 0.999, 1.0, 1.001, 1.5, 2.0, 4.0], dtype)
     values = np.asarray(jax.vmap(lambda a: expfam.renyi(p, q, order=a))(orders))
-    assert np.all(np.diff(values, axis=0) >= 0)
+    assert np.all(values[1:] >= values[:-1])
     accuracy.close(expfam.bhattacharyya(p, q), values[2] / 2, dtype)
     accuracy.close(expfam.chi2(p, q), np.expm1(values[7].astype(np.float64)), dtype, 32)
     accuracy.close(expfam.hellinger_sq(p, q), np.asarray(expfam.hellinger_sq(q, p)), dtype)
