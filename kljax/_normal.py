@@ -63,6 +63,19 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
+def _ratio_of_logs(s: Array) -> tuple[Array, Array]:
+    """e^s - 1 and e^s."""
+    return _num.expm1(s), jnp.exp(s)
+
+
+@_ratio_of_logs.defjvp
+def _(primals, tangents):
+    e, r = _ratio_of_logs(*primals)
+    dr = jnp.where(r < _num.slope_limit(r), r, 0) * tangents[0]
+    return (e, r), (dr, dr)
+
+
+@jax.custom_jvp
 def _standard(d: Array, scale: Array) -> Array:
     return d / scale
 
@@ -80,7 +93,7 @@ def view(p: Any, q: Any) -> View:
     if isinstance(p, Normal):
         return View(_standard(p.loc - q.loc, q.scale), *_ratio(p.scale, q.scale))
     s = p.log_scale - q.log_scale
-    return View(_standard(p.loc - q.loc, jnp.exp(q.log_scale)), s, _num.expm1(s), jnp.exp(s))
+    return View(_standard(p.loc - q.loc, jnp.exp(q.log_scale)), s, *_ratio_of_logs(s))
 
 
 def scale(p: Any) -> Array:
@@ -158,13 +171,19 @@ def kl(p: Any, q: Any) -> Array:
     return 0.5 * v.z * v.z + _kl_of_scales(v.s, v.e)
 
 
+def _square(z: Array) -> Array:
+    """z^2, 0 where it overflows: the divergence is inf there, and inf * 0 would be its slope."""
+    return jnp.square(jnp.where(jnp.isinf(z * z), 0, z))
+
+
 def largest(p: Any, q: Any) -> Array:
     """sup log(p/q) = z^2 / (2 (1 - r^2)) - log r if r < 1, 0 if p = q, else inf."""
     v = view(p, q)
     inner = v.e < 0
-    room = jnp.where(inner, -v.e * (2 + v.e), 1)
-    finite = _num.quotient(0.5 * v.z * v.z, room) - v.s
-    return jnp.where(inner, finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
+    e, square = jnp.where(inner, v.e, -1), _square(v.z)
+    finite = _num.quotient(0.5 * square, -e * (2 + e)) - jnp.where(inner, v.s, 0)
+    inner &= ~jnp.isinf(v.z * v.z)
+    return jnp.where(inner | jnp.isnan(finite), finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
 
 
 def _exact_spread(a: Array, b: Array, left: tuple[Array, Array], small: Array, large: Array) -> Array:
@@ -207,8 +226,9 @@ def _outside(big: Array, rest: Array, u: Array, x: Array, log_spread: Array) -> 
 
 def _far(big: Array, rest: Array, u: Array, x: Array, log_spread: Array) -> Array:
     """The same for any orders where x is large; u and rest u may overflow."""
-    near = jnp.abs(rest * u) < 0.5
-    first = jnp.where(near, u, 0) * _num.log1p_ratio(jnp.where(near, rest * u, 0))
+    y = rest * u
+    near = (y > -0.5) & (y < _num.slope_limit(y))
+    first = jnp.where(near, u, 0) * _num.log1p_ratio(jnp.where(near, y, 0))
     return (jnp.where(near, first, log_spread / jnp.where(near, 1, rest)) - x) / big
 
 
@@ -257,7 +277,8 @@ def gap(p: Any, q: Any, a: Array) -> Array:
     spread = _spread(a, b, v.s, v.r, exact)
     finite = spread > 0
     spread = jnp.where(finite, spread, 1)
-    value = 0.5 * (_num.quotient(v.z * v.z, spread) + _scales(a, b, v.s, v.e, v.r, spread))
+    value = 0.5 * (_num.quotient(_square(v.z), spread) + _scales(a, b, v.s, v.e, v.r, spread))
+    finite &= ~jnp.isinf(v.z * v.z)
     return jnp.where(finite | jnp.isnan(value), value, jnp.inf)
 
 
