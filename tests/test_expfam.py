@@ -73,6 +73,13 @@ def test_the_hessian_is_the_fisher_metric(name):
     first, second = (np.asarray(h, np.float64) for h in run(x))
     assert np.all(np.linalg.eigvalsh(first) > 0)
     assert np.max(np.abs(first - second)) <= 2e-5 * np.max(np.abs(first))
+    known = {
+        "Poisson": lambda x: 1 / x,
+        "Geometric": lambda x: 1 / (x * x * (1 - x)),
+        "Exponential": lambda x: 1 / x**2,
+    }
+    if name in known:
+        assert np.isclose(first[0, 0], known[name](BASES[name][0]), rtol=1e-5)
 
 
 def test_uniform_on_the_sphere_has_a_fisher_metric():
