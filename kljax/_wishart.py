@@ -124,9 +124,11 @@ def largest(p: Wishart, q: Wishart) -> Array:
     gap_of_precisions = -(e + _transposed(e) + _product(_transposed(e), e))
     same = jnp.all(e == 0, (-2, -1)) & (c == 0)
     eye = _unit(e)
-    factor = jnp.linalg.cholesky(jnp.where(same[..., None, None], eye, gap_of_precisions), symmetrize_input=False)
-    definite = ~jnp.any(jnp.isnan(factor), (-2, -1))
-    factor = jnp.where((definite & (c > 0))[..., None, None], factor, eye)
+    trial = jnp.where(same[..., None, None], eye, lax.stop_gradient(gap_of_precisions))
+    definite = ~jnp.any(jnp.isnan(jnp.linalg.cholesky(trial, symmetrize_input=False)), (-2, -1))
+    # a second factor, as the derivative of one that does not exist is nan even where it is not used
+    inside = (definite & ~same & (c > 0))[..., None, None]
+    factor = jnp.linalg.cholesky(jnp.where(inside, gap_of_precisions, eye), symmetrize_input=False)
     size = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), -1)
     some = jnp.where(c > 0, c, 1)
     peak = jnp.where(c > 0, some * (d * jnp.log(some) - size), 0)
