@@ -177,6 +177,11 @@ def stirling_terms(x: Array) -> tuple[int, int]:
     return (12, 8) if x.dtype == jnp.float64 else (6, 4)
 
 
+def shifts(x: Array, count: int) -> Array:
+    """x, x + 1, ... on a new last axis: one array, as unrolled they take most of a minute to compile."""
+    return x[..., None] + jnp.arange(count, dtype=x.dtype).reshape((1,) * x.ndim + (-1,))
+
+
 def _shift_gap(at: Line, w: Weights, h: Array) -> Array:
     """The gap of (x + 1) log(x + 1) - (x + 1) log x: that of x log(x/s) between the points (x + 1, x)."""
     r = h / (at.mid + 1)
@@ -200,9 +205,8 @@ def _complete(u: Array, v: Array, w: Array, count: int) -> list[Array]:
 def _rest_value(x: Array, y: Array, h: Array, a: Array) -> Array:
     shift, terms = stirling_terms(x)
     w, at = weights(a), line(x, y, h, a)
-    total = jnp.zeros_like(x)
-    for j in range(shift):
-        total += _shift_gap(Line(at.lo + j, at.mid + j, at.hi + j, at.h), w, h)
+    spread = Weights(*(v[..., None] for v in w))
+    total = jnp.sum(_shift_gap(Line(*(shifts(v, shift) for v in at[:3]), at.h[..., None]), spread, h[..., None]), -1)
     u, v, s = (1 / (p + shift) for p in at[:3])
     powers = _complete(u, v, s, 2 * terms)
     series = sum(c * powers[2 * k] for k, c in enumerate(STIRLING[:terms]))
@@ -213,11 +217,9 @@ def rest_slope(x: Array, y: Array, h: Array) -> Array:
     """The divided difference of the derivative of log Gamma(x) - x log x + x between x and y = x + h: >= 0."""
     shift, terms = stirling_terms(x)
     lo, hi, h = jnp.where(h < 0, y, x), jnp.where(h < 0, x, y), jnp.where(h < 0, -h, h)
-    total = jnp.zeros_like(x)
-    for j in range(shift):
-        s, t = lo + j, hi + j
-        one = 1 / (s * (t + 1))
-        total += one / t + one * (h * one) * _num.log1p_gap(h * one)
+    s, t, g = shifts(lo, shift), shifts(hi, shift), h[..., None]
+    one = 1 / (s * (t + 1))
+    total = jnp.sum(one / t + one * (g * one) * _num.log1p_gap(g * one), -1)
     u, w = 1 / (lo + shift), 1 / (hi + shift)
     powers = _complete(u, w, jnp.zeros_like(u), 2 * terms)
     return total + u * w * (0.5 + sum((2 * k + 1) * c * powers[2 * k + 1] for k, c in enumerate(STIRLING[:terms])))
@@ -268,7 +270,7 @@ def _mass_slopes(x, y, h, a):
     least, most = _num.tiny(x), _num.slope_limit(x)
     missing = jnp.log(jnp.maximum(x, least)) - jnp.log(jnp.maximum(y, least))  # their quotient may be flushed to 0
     d = jnp.where((x == 0) | (y == 0), missing, _mass_pair(x, y, h).tame)
-    t = -_num.magnitude(d)
+    t = jnp.where(d <= 0, d, -d)  # not -|d|: its derivative 0 at 0 would be the Hessian at p = q
     first = jnp.where(d <= 0, _num.expm1_over(t, a - 1), -_num.expm1_over(t, 1 - a))
     second = jnp.where(d <= 0, -_num.expm1_over(t, a), _num.expm1_over(t, -a))
     return tuple(jnp.where((x == 0) & (y == 0), 0, jnp.clip(s, -most, most)) for s in (first, second))

@@ -114,7 +114,7 @@ def kl_natural(log_normalizer: Callable[[Any], Array], eta_p: Any, eta_q: Any) -
     Shapes: eta_p, eta_q `[..., d] -> [...]`, in nats, or pytrees of such arrays with one batch. Leading axes must be
     equal, or one side's shape the tail of the other's; a scalar parameter has shape `(1,)`. Not jitted, as A may differ
     at each call: jit the caller.
-    Outside of the domain A may be inf or nan, and so is the value.
+    Degenerate input: outside of the domain A may be inf or nan, and so is the value.
     Errors: AssertionError at trace time where shapes do not match, TypeError for two structures or complex numbers.
 
     >>> import jax.numpy as jnp, kljax
@@ -133,7 +133,7 @@ def renyi_natural(log_normalizer: Callable[[Any], Array], eta_p: Any, eta_q: Any
     not follow from A: 0 at 0, kl at 1. It may be traced, a scalar or one for each row.
     Shapes: eta_p, eta_q `[..., d] -> [...]`, in nats, or pytrees of such arrays with one batch. Leading axes must be
     equal, or one side's shape the tail of the other's; a scalar parameter has shape `(1,)`.
-    +inf where a p + (1 - a) q is outside of the domain: A has to be inf or nan there.
+    Degenerate input: +inf where a p + (1 - a) q is outside of the domain, where A has to be inf or nan.
     Errors: AssertionError at trace time where shapes do not match, TypeError for two structures or complex numbers.
     Source: van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence (2014).
 
@@ -151,3 +151,6 @@ def renyi_natural(log_normalizer: Callable[[Any], Array], eta_p: Any, eta_q: Any
         return jnp.where(ok, jnp.where(a > 0, value, 0), jnp.nan)
 
     return _batched("renyi_natural", one, eta_p, eta_q, order)
+
+
+kl_natural.__module__ = renyi_natural.__module__ = "kljax.expfam"  # where they are public

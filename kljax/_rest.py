@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num
-from kljax._jensen import STIRLING, stirling_terms
+from kljax._jensen import STIRLING, shifts, stirling_terms
 
 _HALF_LOG_2PI = 0.9189385332046727
 
@@ -14,11 +14,11 @@ _HALF_LOG_2PI = 0.9189385332046727
 def rest(x: Array) -> Array:
     """log Gamma(x) - x log x + x for x > 0."""
     shift, terms = stirling_terms(x)
-    total = _HALF_LOG_2PI - jnp.log(x + shift) / 2
-    for j in range(shift):
-        y = 1 / (x + j)
-        far = jnp.where(y < 2, 1, x + j)  # y may be so large that its square overflows
-        total += jnp.where(y < 2, y * _num.xlogx_gap(jnp.where(y < 2, y, 0)), (far + 1) * jnp.log((far + 1) / far) - 1)
+    at = shifts(x, shift)
+    y = 1 / at
+    far = jnp.where(y < 2, 1, at)  # y may be so large that its square overflows
+    terms_of = jnp.where(y < 2, y * _num.xlogx_gap(jnp.where(y < 2, y, 0)), (far + 1) * jnp.log((far + 1) / far) - 1)
+    total = _HALF_LOG_2PI - jnp.log(x + shift) / 2 + jnp.sum(terms_of, -1)
     u = 1 / (x + shift)
     return total + sum(c * u ** (2 * k + 1) for k, c in enumerate(STIRLING[:terms]))
 
@@ -27,12 +27,10 @@ def rest(x: Array) -> Array:
 def rest_slope(x: Array) -> Array:
     """Its derivative, digamma(x) - log(x) < 0."""
     shift, terms = stirling_terms(x)
-    total = jnp.zeros_like(x)
-    for j in range(shift):
-        y = 1 / (x + j)
-        near = y < 2
-        far = jnp.where(near, 1, y)
-        total -= jnp.where(near, y * y * _num.log1p_gap(jnp.where(near, y, 0)), far - jnp.log(1 + far))
+    y = 1 / shifts(x, shift)
+    near = y < 2
+    far = jnp.where(near, 1, y)
+    total = -jnp.sum(jnp.where(near, y * y * _num.log1p_gap(jnp.where(near, y, 0)), far - jnp.log(1 + far)), -1)
     u = 1 / (x + shift)
     return total - u / 2 - sum((2 * k + 1) * c * u ** (2 * k + 2) for k, c in enumerate(STIRLING[:terms]))
 
@@ -40,7 +38,8 @@ def rest_slope(x: Array) -> Array:
 def rest_curvature(x: Array) -> Array:
     """Its second derivative, trigamma(x) - 1/x > 0."""
     shift, terms = stirling_terms(x)
-    total = sum(1 / (x + j) / (x + j) / (x + j + 1) for j in range(shift))
+    at = shifts(x, shift)
+    total = jnp.sum(1 / at / at / (at + 1), -1)
     u = 1 / (x + shift)
     series = sum((2 * k + 1) * (2 * k + 2) * c * u ** (2 * k + 1) for k, c in enumerate(STIRLING[:terms]))
     return total + u * u * (0.5 + series)

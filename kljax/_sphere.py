@@ -114,9 +114,7 @@ def _sphere_tail(k: Array) -> Array:
     some = jnp.maximum(k, 0.5)
     far = 1 / some - 2 * jnp.exp(-2 * some) / (1 - jnp.exp(-2 * some))
     low = jnp.minimum(k, 0.5)
-    near = 1 - low * _positive_series(
-        lambda n: Fraction(2 * n + 2, math.factorial(2 * n + 3)), low, 3.0, 12
-    ) / _sphere_series(low)
+    near = 1 - low * _sphere_top(low * low) / _sphere_series(low * low)
     return jnp.where(k < 0.5, near, far)
 
 

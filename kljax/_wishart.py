@@ -38,7 +38,14 @@ def _excess(p: Wishart, q: Wishart) -> Array:
 
 def _halves(p: Wishart) -> Array:
     """(df - j) / 2 for j < d, on the last axis."""
-    return (p.df[..., None] - jnp.arange(p.scale_tril.shape[-1], dtype=p.df.dtype)) / 2
+    j = jnp.arange(p.scale_tril.shape[-1], dtype=p.df.dtype)
+    return (p.df[..., None] - j.reshape((1,) * p.df.ndim + (-1,))) / 2
+
+
+def _unit(x: Array) -> Array:
+    """The unit matrix with as many axes as x."""
+    d = x.shape[-1]
+    return jnp.eye(d, dtype=x.dtype).reshape((1,) * (x.ndim - 2) + (d, d))
 
 
 def _transposed(x: Array) -> Array:
@@ -54,10 +61,10 @@ def _below(e: Array, a: Array) -> Array:
     d = e.shape[-1]
     i = jnp.arange(d)
     before = (i[None, :] < i[:, None]).reshape((1,) * (e.ndim - 2) + (d, d))  # [row, column]
-    m = (e + jnp.eye(d, dtype=e.dtype))[..., None, :, :]
+    m = (e + _unit(e))[..., None, :, :]
     m = jnp.where(before[..., :, None] & before[..., None, :], m, 0)
     a = a[..., None, None]
-    diagonal = jnp.where(before, a, 1)[..., None] * jnp.eye(d, dtype=e.dtype)
+    diagonal = jnp.where(before, a, 1)[..., None] * _unit(m)
     block = diagonal + (1 - a)[..., None] * _product(_transposed(m), m)
     factor = jnp.linalg.cholesky(block, symmetrize_input=False)
     row = jnp.tril(e, -1)[..., None]
@@ -66,7 +73,7 @@ def _below(e: Array, a: Array) -> Array:
 
 def _indefinite(e: Array, a: Array) -> Array:
     """Whether a I + (1 - a) M M' has no Cholesky factor, for a outside [0, 1]."""
-    eye = jnp.eye(e.shape[-1], dtype=e.dtype)
+    eye = _unit(e)
     m, a = lax.stop_gradient(e + eye), lax.stop_gradient(a)[..., None, None]
     factor = jnp.linalg.cholesky(a * eye + (1 - a) * _product(m, _transposed(m)), symmetrize_input=False)
     broken = jnp.any(jnp.isnan(factor), (-2, -1))
@@ -116,10 +123,12 @@ def largest(p: Wishart, q: Wishart) -> Array:
     z = jnp.diagonal(e, axis1=-2, axis2=-1)
     gap_of_precisions = -(e + _transposed(e) + _product(_transposed(e), e))
     same = jnp.all(e == 0, (-2, -1)) & (c == 0)
-    eye = jnp.eye(d, dtype=e.dtype)
-    factor = jnp.linalg.cholesky(jnp.where(same[..., None, None], eye, gap_of_precisions), symmetrize_input=False)
-    definite = ~jnp.any(jnp.isnan(factor), (-2, -1))
-    factor = jnp.where((definite & (c > 0))[..., None, None], factor, eye)
+    eye = _unit(e)
+    trial = jnp.where(same[..., None, None], eye, lax.stop_gradient(gap_of_precisions))
+    definite = ~jnp.any(jnp.isnan(jnp.linalg.cholesky(trial, symmetrize_input=False)), (-2, -1))
+    # a second factor, as the derivative of one that does not exist is nan even where it is not used
+    inside = (definite & ~same & (c > 0))[..., None, None]
+    factor = jnp.linalg.cholesky(jnp.where(inside, gap_of_precisions, eye), symmetrize_input=False)
     size = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), -1)
     some = jnp.where(c > 0, c, 1)
     peak = jnp.where(c > 0, some * (d * jnp.log(some) - size), 0)

@@ -5,13 +5,14 @@ class here and its entry in COLUMNS.
 """
 
 import functools
+import zlib
 
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 
 import kljax
-from tests import accuracy, gaussians, matrices, matrix, oracles
+from tests import accuracy, families, gaussians, matrices, matrix, oracles
 
 PADDED = 1024  # longest discrete case but the huge ones
 SMALL = 64  # up to this many outcomes a case has oracle values and gradients
@@ -322,6 +323,83 @@ class Dense(Density):
         return np.maximum(32, kappa)
 
 
+class Families(Density):
+    """Members of the families of `expfam` as flat vectors, those of the corpus and pairs close to them.
+
+    The Bernoulli of the corpus have their logits rounded, so that the oracle alone knows what is true of them.
+    """
+
+    FIELDS = {
+        "bernoulli": ("Bernoulli", ("prob",)), "poisson": ("Poisson", ("rate",)), "geometric": ("Geometric", ("prob",)),
+        "exponential": ("Exponential", ("rate",)), "gamma": ("Gamma", ("concentration", "rate")),
+        "beta": ("Beta", ("a", "b")), "dirichlet": ("Dirichlet", ("concentration",)),
+        "laplace": ("Laplace", ("loc", "scale")), "laplace_centered": ("Laplace", ("loc", "scale")),
+        "von_mises_fisher": ("VonMisesFisher", ("eta",)), "wishart": ("Wishart", ("df", "scale_tril")),
+    }  # fmt: skip
+    CLOSE = (2.0**-4, 2.0**-11, 2.0**-19)  # relative steps, which float32 still tells apart
+
+    def __init__(self):
+        super().__init__("expfam", *(f"ef:{name}" for name in self.FIELDS))
+
+    def _numbers(self, name, side):
+        values = [side.get(field, ["0x0p+0"]) for field in self.FIELDS[name][1]]
+        flat = [v for field in values for row in ([field] if isinstance(field, str) else field)
+                for v in ([row] if isinstance(row, str) else row)]  # fmt: skip
+        x = vector(flat)
+        return np.log(x / (1 - x)).astype(np.float32) if name == "bernoulli" else x
+
+    def cases(self, case):
+        name = case["rep"].removeprefix("ef:")
+        family, p, q = self.FIELDS[name][0], *(self._numbers(name, case["params"][s]) for s in "pq")
+        if family == "VonMisesFisher" and len(p) > 3:
+            return
+        yield family, p, q, name != "bernoulli"
+        if family == "Gamma":
+            yield "InverseGamma", p, q, True
+        if case["meta"]["equal"]:
+            return
+        turn = np.where(np.arange(len(p)) % 2, -0.5, 1) * self.CLOSE[zlib.crc32(case["id"].encode()) % len(self.CLOSE)]
+        yield family, p, (p + turn * np.where(p == 0, 1, p)).astype(np.float32), False
+
+    def group(self, case, name):
+        return case.family, len(case.p)
+
+    def wrap(self, group, x):
+        return families.wrap(group[0], x)
+
+    def unit(self, x):
+        return np.abs(x)
+
+    def small(self, case):
+        return len(case.p) <= 12
+
+    def curved(self, case):
+        return len(case.p) <= 2
+
+    def value(self, name, case, dtype, **options):
+        return families.value(case.family, name, case.p, case.q, **options)
+
+    def slopes(self, name, case, dtype, **options):
+        return families.gradients(case.family, name, case.p, case.q, **options)
+
+    def second(self, name, case, steps, **options):
+        h, sides = mp.mpf(10) ** -12, []
+        with mp.workdps(families.DIGITS):
+            for sign in (1, -1):
+                moved = ([a + sign * h * v for a, v in zip(*map(families.exact, y), strict=True)]
+                         for y in zip((case.p, case.q), steps, strict=True))  # fmt: skip
+                sides.append(families.gradients(case.family, name, *moved, **options))
+            return tuple(
+                [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)] if up and down else None
+                for up, down in zip(*sides, strict=True)
+            )
+
+    @staticmethod
+    def target(kappa):
+        """DESIGN 7."""
+        return 64 * np.maximum(1, kappa)
+
+
 class Thin(Dense):
     """LowRank: D locs, D x R numbers of the factor, D of the diagonal; filled up with units and columns of 0.
 
@@ -377,4 +455,5 @@ class Thin(Dense):
 
 COLUMNS = {
     "probs": Discrete("probs"), "logits": Discrete("logits"), "normal": Normals(), "mvn": Dense(), "lowrank": Thin(),
+    "expfam": Families(),
 }  # fmt: skip
