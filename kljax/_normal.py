@@ -265,6 +265,34 @@ def _scales_jvp(primals, tangents):
 _scales.defjvp(_scales_jvp, symbolic_zeros=True)
 
 
+class _Far(NamedTuple):
+    """What the part of the locs in the gap depends on; of the rest, numbers that the first five determine."""
+
+    d: Array
+    log_small: Array
+    log_large: Array
+    a: Array
+    b: Array
+    z: Array
+    r: Array
+    large: Array
+    spread: Array
+
+
+@jax.custom_jvp
+def _locs(x: _Far) -> Array:
+    """d^2 / (a large^2 + b small^2), twice the part of the locs in the gap; far apart its slopes would cancel in z."""
+    return _num.quotient(_square(x.z), x.spread)
+
+
+@_locs.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    y = _num.quotient(jnp.where(jnp.isinf(x.z * x.z), 0, x.z), x.spread)
+    scales = x.a * t.log_large + x.b * x.r * x.r * t.log_small + 0.5 * (t.a + x.r * x.r * t.b)
+    return _locs(x), 2 * y * (t.d / x.large - y * scales)
+
+
 def gap(p: Any, q: Any, a: Array) -> Array:
     """-log(integral of p^a q^(1-a)) / (a (1 - a)) of each coordinate."""
     b, left = _num.two_difference(jnp.ones_like(a), a)
@@ -277,7 +305,9 @@ def gap(p: Any, q: Any, a: Array) -> Array:
     spread = _spread(a, b, v.s, v.r, exact)
     finite = spread > 0
     spread = jnp.where(finite, spread, 1)
-    value = 0.5 * (_num.quotient(_square(v.z), spread) + _scales(a, b, v.s, v.e, v.r, spread))
+    logs = log_scale(small), log_scale(large)
+    locs = _locs(_Far(small.loc - large.loc, *logs, a, b, v.z, v.r, scale(large), spread))
+    value = 0.5 * (locs + _scales(a, b, v.s, v.e, v.r, spread))
     finite &= ~jnp.isinf(v.z * v.z)
     return jnp.where(finite | jnp.isnan(value), value, jnp.inf)
 
