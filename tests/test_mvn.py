@@ -15,7 +15,8 @@ import pytest
 import kljax
 from kljax import mvn
 from kljax.mvn import MVN
-from tests import accuracy
+from tests import accuracy, corpus
+from tests.columns import vector
 
 EPS = float(np.finfo(np.float32).eps)
 CELLS = {
@@ -45,6 +46,27 @@ def inputs():
     lower[0, 7] *= 5
     upper = np.triu(np.full((D, D), 7.0), 1)  # never read
     return [MVN(*(np.array(x, np.float32) for x in (loc[i], lower[i] + upper))) for i in range(2)]
+
+
+def test_sixty_four_coordinates(dtype):
+    """The corpus' largest case, which the batteries leave out."""
+    (case,) = (c for c in corpus.golden() if c["rep"] == "gauss_full" and c["meta"]["d"] == 64)
+    p, q = (MVN(vector(d["loc"]), _lower(d["scale_tril"])) for d in map(case["params"].get, "pq"))
+    p, q = jax.tree.map(lambda x: x.astype(dtype), (p, q))
+    known = {"kl_pq": mvn.kl, "kl_qp": mvn.reverse_kl, "bhattacharyya": mvn.bhattacharyya, "w2": mvn.wasserstein2}
+    for name, cell in known.items():
+        accuracy.close(cell(p, q), accuracy.exact(case["values"][name]), dtype, 32)
+    slopes = jax.jit(jax.grad(mvn.kl, (0, 1)))(p, q)
+    for side, d in zip("pq", slopes, strict=True):
+        for field, got in (("loc", d.loc), ("scale_tril", d.scale_tril[np.tril_indices(64)])):
+            if known := case.get("grads", {}).get(f"kl_pq|{side}.{field}"):
+                accuracy.close(got, accuracy.exact(known), dtype, accuracy.GRADIENT, norm=True)
+
+
+def _lower(rows):
+    lower = np.zeros((len(rows), len(rows)), np.float32)
+    lower[np.tril_indices(len(rows))] = np.concatenate([vector(row) for row in rows])
+    return lower
 
 
 @functools.cache
