@@ -104,11 +104,19 @@ def wasserstein1(
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _spread(column: Column, weights: Array, a: Array) -> Array:
     """Sum of w_i kl(p_i, m), m the mean of the p_i; a `[..., N, K]`, weights `[..., N, 1]` summing to one."""
-    _, deviation, mean, mass = _deviations(column, weights, a)
-    terms = mean * weights * deviation * deviation * _num.xlogx_gap(deviation)
-    value = jnp.sum(terms, (-2, -1))
+    p, deviation, mean, mass = _deviations(column, weights, a)
+    value = jnp.sum(jnp.where(weights > 0, weights * _to_mean(p, deviation, mean), 0), (-2, -1))
     lost = jnp.where(weights > 0, mass, 1)
     return jnp.where(jnp.all(lost > 0, (-2, -1)), value, jnp.nan)
+
+
+def _to_mean(p: Array, deviation: Array, mean: Array) -> Array:
+    """p log(p/m) - p + m from p / m - 1, and from p itself where it is small beside m and the deviation is near -1."""
+    near = deviation > -0.5
+    y = jnp.where(near, deviation, 0)
+    share = jnp.where(near, 1, _num.divide(p, mean))
+    log = jnp.log(jnp.where(share > 0, share, 1))
+    return mean * jnp.where(near, y * y * _num.xlogx_gap(y), share * log - deviation)
 
 
 def _deviations(column: Column, weights: Array, a: Array) -> tuple[Array, Array, Array, Array]:
@@ -131,7 +139,7 @@ def _spread_jvp(column, primals, tangents):
         ok = jnp.all(jnp.where(weights > 0, mass, 1) != 0, (-2, -1))
         result = jnp.zeros(a.shape[:-2], a.dtype)
         if not is_zero(tangents[0]):
-            each = jnp.sum(mean * deviation * deviation * _num.xlogx_gap(deviation), -1, keepdims=True)
+            each = jnp.sum(_to_mean(p, deviation, mean), -1, keepdims=True)
             result += jnp.sum(each * next(steps), (-2, -1))
         if not is_zero(tangents[1]):
             near = deviation > -0.5
