@@ -128,7 +128,7 @@ def same_type(cell: str, p: Any, q: Any, hint: str) -> None:
         raise TypeError(f"{cell}: p is a {type(p).__name__} and q a {type(q).__name__}: pass two of one type; {hint}")
 
 
-def coordinates(cell: str, fields: Sequence[tuple[str, Array, Array]], axis: int | tuple[int, ...]) -> list[Array]:
+def coordinates(cell: str, fields: Sequence[tuple[str, Any, Any]], axis: Any) -> list[Array]:
     """Fields (name, loc, scale), all scalars or `[..., D]`, as `[..., D]` of one shape, in the order given.
 
     With axis=() every coordinate is an event of its own: `[..., 1]`. A scalar stands for any number of coordinates.
@@ -140,7 +140,8 @@ def coordinates(cell: str, fields: Sequence[tuple[str, Array, Array]], axis: int
         hint = f"{cell}: {name} has loc {loc.shape} and scale {scale.shape}: pass a scale that is one number or has "
         hint += "the shape of loc; broadcast loc first if it is the shorter"
         chex.assert_equal(scale.ndim == 0 or scale.shape == loc.shape, True, custom_message=hint)
-    moved = [(n, *(_last(cell, n, x, axis) if x.ndim and whole else x for x in two)) for n, *two in fields]
+    last: Any = axis
+    moved = [(n, *(_last(cell, n, x, last) if x.ndim and whole else x for x in two)) for n, *two in fields]
     arrays = [(name, loc) for name, loc, _ in moved if loc.ndim]
     for name, loc in arrays[1:]:
         _tail(cell, *arrays[0], name, loc, 1 if whole else 0)

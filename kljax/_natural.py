@@ -51,7 +51,7 @@ def _better(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array,
 
 
 def _noise(*terms: Array) -> Array:
-    return 4 * float(jnp.finfo(terms[0].dtype).eps) * sum(_num.magnitude(t) for t in terms)
+    return 4 * float(jnp.finfo(terms[0].dtype).eps) * jnp.sum(jnp.stack([_num.magnitude(t) for t in terms]), 0)
 
 
 def _kl_of_one(log_normalizer, x, y):
@@ -85,7 +85,7 @@ def _gap_of_one(log_normalizer, a, x, y):
     return jnp.where(outside, jnp.inf, value)
 
 
-def _batched(cell: str, function, eta_p: Any, eta_q: Any, *parameters: Array) -> Array:
+def _batched(cell: str, function, eta_p: Any, eta_q: Any, *parameters: Any) -> Array:
     """`function(*parameters, x, y)` of one event, over the batch."""
     cell = f"kljax.expfam.{cell}"
     (p, structure), (q, other) = (jax.tree.flatten(eta) for eta in (eta_p, eta_q))

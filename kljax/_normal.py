@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
 
 from kljax import _num
 from kljax._points import is_zero
@@ -25,15 +24,15 @@ class Normal(NamedTuple):
     Scalars stand for one coordinate or, beside another Normal, for every one of its coordinates.
     """
 
-    loc: ArrayLike
-    scale: ArrayLike
+    loc: Any
+    scale: Any
 
 
 class LogScaleNormal(NamedTuple):
     """Independent Normal coordinates by the logarithm of their standard deviation, with the shapes of `Normal`."""
 
-    loc: ArrayLike
-    log_scale: ArrayLike
+    loc: Any
+    log_scale: Any
 
 
 class View(NamedTuple):

@@ -25,7 +25,7 @@ ENDS = np.array([-k for k in ENDS[:0:-1]] + list(ENDS))
 FARTHEST = 1e4  # in standard deviations: no Normal has mass there, and its square does not overflow
 
 
-def _along(numbers: np.ndarray, x: Array) -> Array:
+def _along(numbers: Any, x: Array) -> Array:
     """Constants along a new last axis of x."""
     return jnp.asarray(numbers, x.dtype).reshape((1,) * x.ndim + (-1,))
 

@@ -15,5 +15,6 @@ def rule(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def gauss(like: Array, count: int | None = None) -> tuple[Array, Array]:
     """Nodes and weights in the dtype of an array, on a new last axis of it."""
-    pair = rule(count or NODES[str(like.dtype)])
-    return tuple(jnp.asarray(v, like.dtype).reshape((1,) * like.ndim + (-1,)) for v in pair)
+    nodes, weights = rule(count or NODES[str(like.dtype)])
+    shape = (1,) * like.ndim + (-1,)
+    return jnp.asarray(nodes, like.dtype).reshape(shape), jnp.asarray(weights, like.dtype).reshape(shape)

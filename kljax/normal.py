@@ -36,7 +36,7 @@ def _checked(cell: str, *given: Any, axis: int | tuple[int, ...] = -1) -> tuple[
     if len(given) == 2:
         _check.same_type(cell, *given, _HINT)
     leaves = _check.wide(*(x for d in given for x in d))
-    fields = [(name, *leaves[2 * i : 2 * i + 2]) for i, name in zip(range(len(given)), "pq", strict=False)]
+    fields = [(name, leaves[2 * i], leaves[2 * i + 1]) for i, name in zip(range(len(given)), "pq", strict=False)]
     whole = _check.coordinates(cell, fields, axis)
     kind = type(given[0])
     return tuple(kind(whole[i], _valid(kind, whole[i + 1])) for i in range(0, len(whole), 2))
@@ -223,9 +223,9 @@ def log_prob(p: Pair, x: ArrayLike, *, axis: int | tuple[int, ...] = -1) -> Arra
     cell = "kljax.normal.log_prob"
     if not isinstance(p, Pair):
         _check.instance(cell, "p", p, Normal, "Normal(loc, scale) or LogScaleNormal(loc, log_scale)")
-    *leaves, x = _check.wide(*p, x)
-    *leaves, x, _ = _check.coordinates(cell, [("p", *leaves), ("x", x, jnp.ones((), x.dtype))], axis)
-    p = type(p)(leaves[0], _valid(type(p), leaves[1]))
+    loc, scale, x = _check.wide(*p, x)
+    loc, scale, x, _ = _check.coordinates(cell, [("p", loc, scale), ("x", x, jnp.ones((), x.dtype))], axis)
+    p = type(p)(loc, _valid(type(p), scale))
     z = (x - p.loc) / _normal.scale(p)
     return -jnp.sum(0.5 * z * z + (_normal.HALF_LOG_TAU + _normal.log_scale(p)), -1)
 
