@@ -38,7 +38,9 @@ def _checked(cell: str, *given: Any) -> tuple[MVN, ...]:
     for name, d in zip("pq", given, strict=False):
         _check.instance(cell, name, d, MVN, "MVN, from_covariance, from_precision or from_normal")
     leaves = _check.wide(*(x for d in given for x in d))
-    sizes = [_check.dense(cell, n, *leaves[2 * i : 2 * i + 2]) for i, n in zip(range(len(given)), "pq", strict=False)]
+    sizes = [
+        _check.dense(cell, n, leaves[2 * i], leaves[2 * i + 1]) for i, n in zip(range(len(given)), "pq", strict=False)
+    ]
     if len(given) > 1:
         _check.one_event(cell, "p", sizes[0], "q", sizes[1])
     names = ("p.loc", "p.scale_tril", "q.loc", "q.scale_tril")
@@ -76,7 +78,9 @@ def _largest(p: MVN, q: MVN) -> Array:
     return _dense.largest(p.loc - q.loc, p.scale_tril, q.scale_tril)
 
 
-COLUMN = affinity.Densities("mvn", _checked, _entropy, _cross_entropy, _kl, _gap, _largest)
+COLUMN = affinity.Densities(
+    "mvn", _checked, _entropy, _dense.with_slopes_of_kl(_cross_entropy, _kl), _kl, _gap, _largest
+)
 
 
 def _wasserstein2(column: affinity.Densities, p: MVN, q: MVN) -> Array:
