@@ -4,6 +4,8 @@ Everything follows from E = Lq^-1 (Lp - Lq), the difference formed before the so
 cov(p) = Lq (I + U) Lq'. Sums have only terms >= 0 (kl) or cancel by a bounded factor (gap), however close p and q are.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -75,6 +77,22 @@ def kl(delta: Array, lp: Array, lq: Array) -> Array:
     """The Kullback-Leibler divergence of two Gaussians `[...]`."""
     w, e = whitened(delta, lp, lq)
     return twice_kl(w, e, diagonal(lp) / diagonal(lq)) / 2
+
+
+def with_slopes_of_kl(cross_entropy: Callable, kl: Callable) -> Callable:
+    """A cross-entropy whose slopes in q are those of kl, which vanish at p = q: its own would be differences there."""
+
+    @jax.custom_jvp
+    def function(p, q):
+        return cross_entropy(p, q)
+
+    @function.defjvp
+    def _(primals, tangents):
+        (p, q), (dp, dq) = primals, tangents
+        value, over_p = jax.jvp(lambda p: cross_entropy(p, q), (p,), (dp,))
+        return value, over_p + jax.jvp(lambda q: kl(p, q), (q,), (dq,))[1]
+
+    return function
 
 
 def symmetric(e: Array) -> Array:

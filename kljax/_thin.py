@@ -240,9 +240,15 @@ def _slopes(delta, fp, dp, fq, dq, a):
 def _gap_rule(primals, tangents):
     value = _gap(*primals)
     finite = jnp.isfinite(value)
+<<<<<<< HEAD
     a = jnp.where(finite, primals[-1], 1)  # where the gap is infinite its derivative is 0
     moved = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
     delta, fp, dp, fq, dq, _ = primals
+=======
+    delta, fp, dp, fq, dq, a = primals
+    a = jnp.where(finite, a, 1)  # where the gap is infinite its derivative is 0
+    moved = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
+>>>>>>> h_b
     slopes = _slopes(delta, fp, dp, fq, dq, a) if any(moved[:-1]) else primals[:-1]
     slopes = [
         *slopes,
@@ -302,10 +308,12 @@ def gap(delta: Array, p: tuple, q: tuple, a: Array) -> Array:
     return _gap(*swapped(delta, p, q, a))
 
 
-def log_det(f: Array, d: Array) -> Array:
-    """log det of diag(d) + F F'."""
-    c = jnp.linalg.cholesky(plus_one(gram(f, 1 / d, f)))
-    return jnp.sum(jnp.log(d), -1) + 2 * jnp.sum(jnp.log(diagonal(c)), -1)
+def log_det(f: Array, d: Array, unit: float) -> Array:
+    """log det of unit (diag(d) + F F'), by logarithms of products of what would cancel."""
+    c = jnp.square(diagonal(jnp.linalg.cholesky(plus_one(gram(f, 1 / d, f)))))
+    short = min(d.shape[-1], c.shape[-1])
+    first = jnp.log(unit * d[..., :short] * c[..., :short])
+    return jnp.sum(first, -1) + jnp.sum(jnp.log(unit * d[..., short:]), -1) + jnp.sum(jnp.log(c[..., short:]), -1)
 
 
 def size(delta: Array, p: tuple, q: tuple) -> Array:

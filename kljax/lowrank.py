@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _bounds, _check, _num, _thin, affinity
+from kljax import _bounds, _check, _dense, _num, _thin, affinity
 
 __all__ = [
     "LowRank", "alpha", "bhattacharyya", "chi2", "cross_entropy", "entropy", "geometric_js", "hellinger",
@@ -28,7 +28,7 @@ __all__ = [
     "tv_lower", "tv_upper",
 ]  # fmt: skip
 
-LOG_TAU = math.log(2 * math.pi)
+TAU = 2 * math.pi
 
 
 class LowRank(NamedTuple):
@@ -64,12 +64,12 @@ def _covariance(p: LowRank) -> tuple[Array, Array]:
 
 
 def _entropy(p: LowRank) -> Array:
-    return (_thin.log_det(*_covariance(p)) + p.loc.shape[-1] * (LOG_TAU + 1)) / 2
+    return _thin.log_det(*_covariance(p), TAU * math.e) / 2
 
 
 def _cross_entropy(p: LowRank, q: LowRank) -> Array:
     size = _thin.size(p.loc - q.loc, _covariance(p), _covariance(q))
-    return (_thin.log_det(*_covariance(q)) + p.loc.shape[-1] * LOG_TAU + size) / 2
+    return (_thin.log_det(*_covariance(q), TAU) + size) / 2
 
 
 def _kl(p: LowRank, q: LowRank) -> Array:
@@ -84,7 +84,9 @@ def _largest(p: LowRank, q: LowRank) -> Array:
     return _thin.largest(p.loc - q.loc, *_covariance(p), *_covariance(q))
 
 
-COLUMN = affinity.Densities("lowrank", _checked, _entropy, _cross_entropy, _kl, _gap, _largest)
+COLUMN = affinity.Densities(
+    "lowrank", _checked, _entropy, _dense.with_slopes_of_kl(_cross_entropy, _kl), _kl, _gap, _largest
+)
 
 _SHAPES = """
     Shapes: p, q `LowRank([..., D], [..., D, R], [..., D]) -> [...]`, in nats; R may differ. Batches must be equal, or
@@ -151,7 +153,7 @@ def log_prob(p: LowRank, x: ArrayLike) -> Array:
     loc, f, d, x = _check.together(cell, list(zip(names, (*leaves, x), (1, 2, 1, 1), strict=True)))
     z = x - loc
     distance = jnp.sum(z * _thin.precision(f, d, z[..., None])[..., 0], -1)
-    return -(_thin.log_det(f, d) + size * LOG_TAU + distance) / 2
+    return -(_thin.log_det(f, d, TAU) + distance) / 2
 
 
 @functools.partial(jax.jit, static_argnames="shape")

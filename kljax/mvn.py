@@ -78,7 +78,9 @@ def _largest(p: MVN, q: MVN) -> Array:
     return _dense.largest(p.loc - q.loc, p.scale_tril, q.scale_tril)
 
 
-COLUMN = affinity.Densities("mvn", _checked, _entropy, _cross_entropy, _kl, _gap, _largest)
+COLUMN = affinity.Densities(
+    "mvn", _checked, _entropy, _dense.with_slopes_of_kl(_cross_entropy, _kl), _kl, _gap, _largest
+)
 
 
 def _wasserstein2(column: affinity.Densities, p: MVN, q: MVN) -> Array:

@@ -11,14 +11,17 @@ import pytest
 import kljax
 from tests import accuracy, columns, corpus, huge, matrix, oracles
 
-SMOKE = {"kl", "entropy"}
-DEFAULT = {*SMOKE, "js", "tv"}  # a battery takes seconds to compile: the rest is slow
+# A battery takes seconds to minutes to compile: those of every column that run by default, the rest being slow.
+SMOKE = {"probs": {"kl", "entropy"}, "logits": {"kl", "entropy"}, "normal": {"kl"}}
+DEFAULT = {
+    "probs": {"kl", "entropy", "js", "tv"}, "logits": {"kl", "entropy", "js", "tv"}, "normal": {"kl", "tv", "renyi"},
+    "mvn": {"kl"}, "lowrank": {"kl"},
+}  # fmt: skip
 
 
 def _marks(column, name):
-    if name == "js" and column not in matrix.DISCRETE:  # the oracle is a quadrature with 40 digits
-        return [pytest.mark.slow]
-    return [pytest.mark.smoke] if name in SMOKE else [] if name in DEFAULT else [pytest.mark.slow]
+    marks = [pytest.mark.smoke] if name in SMOKE.get(column, ()) else []
+    return marks + ([] if name in DEFAULT.get(column, ()) else [pytest.mark.slow])
 
 
 BATTERIES = [
