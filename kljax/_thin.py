@@ -240,20 +240,12 @@ def _slopes(delta, fp, dp, fq, dq, a):
 def _gap_rule(primals, tangents):
     value = _gap(*primals)
     finite = jnp.isfinite(value)
-<<<<<<< HEAD
-    a = jnp.where(finite, primals[-1], 1)  # where the gap is infinite its derivative is 0
-    moved = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
-    delta, fp, dp, fq, dq, _ = primals
-=======
     delta, fp, dp, fq, dq, a = primals
     a = jnp.where(finite, a, 1)  # where the gap is infinite its derivative is 0
     moved = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
->>>>>>> h_b
     slopes = _slopes(delta, fp, dp, fq, dq, a) if any(moved[:-1]) else primals[:-1]
-    slopes = [
-        *slopes,
-        _over_order(delta, fp, dp, fq, dq, a) if moved[-1] else a,
-    ]  # an order that nobody moves costs nothing
+    # an order that nobody moves costs nothing
+    slopes = [*slopes, _over_order(delta, fp, dp, fq, dq, a) if moved[-1] else a]
     total = jnp.zeros_like(a)
     for slope, tangent, some in zip(slopes, tangents, moved, strict=True):
         if some:
