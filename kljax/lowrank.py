@@ -96,7 +96,7 @@ _ONE = """
     Shapes: p `LowRank([..., D], [..., D, R], [..., D]) -> [...]`, in nats.
 """
 _ERRORS = """
-    A nan or a cov_diag that is not positive spoils its own batch element alone.
+    Degenerate input: a nan or a cov_diag that is not positive spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
 """
 _PAIR = """(
@@ -136,7 +136,7 @@ def log_prob(p: LowRank, x: ArrayLike) -> Array:
     """The logarithm of the density of p at x, in [-inf, inf].
 
     Shapes: p `LowRank([..., D], [..., D, R], [..., D])`, x `[..., D] -> [...]`, batches equal or one the other's tail.
-    A nan or a cov_diag that is not positive spoils its own batch element alone.
+    Degenerate input: a nan or a cov_diag that is not positive spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for what is no LowRank or complex.
 
     >>> import kljax

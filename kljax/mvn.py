@@ -109,7 +109,7 @@ _ONE = """
     Shapes: p `MVN([..., D], [..., D, D]) -> [...]`, in nats.
 """
 _ERRORS = """
-    A nan or a factor without a positive diagonal spoils its own batch element alone.
+    Degenerate input: a nan or a factor without a positive diagonal spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for what is no MVN or complex.
 """
 _PAIR = """(
@@ -232,7 +232,7 @@ def log_prob(p: MVN, x: ArrayLike) -> Array:
     """The logarithm of the density of p at x, in [-inf, inf].
 
     Shapes: p `MVN([..., D], [..., D, D])`, x `[..., D] -> [...]`, batches equal or one the tail of the other.
-    A nan or a factor without a positive diagonal spoils its own batch element alone.
+    Degenerate input: a nan or a factor without a positive diagonal spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for what is no MVN or complex.
 
     >>> import kljax
