@@ -63,6 +63,19 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
+def _ratio_of_logs(s: Array) -> tuple[Array, Array]:
+    """e^s - 1 and e^s."""
+    return _num.expm1(s), jnp.exp(s)
+
+
+@_ratio_of_logs.defjvp
+def _(primals, tangents):
+    e, r = _ratio_of_logs(*primals)
+    dr = jnp.where(r < _num.slope_limit(r), r, 0) * tangents[0]
+    return (e, r), (dr, dr)
+
+
+@jax.custom_jvp
 def _standard(d: Array, scale: Array) -> Array:
     return d / scale
 
@@ -80,7 +93,7 @@ def view(p: Any, q: Any) -> View:
     if isinstance(p, Normal):
         return View(_standard(p.loc - q.loc, q.scale), *_ratio(p.scale, q.scale))
     s = p.log_scale - q.log_scale
-    return View(_standard(p.loc - q.loc, jnp.exp(q.log_scale)), s, _num.expm1(s), jnp.exp(s))
+    return View(_standard(p.loc - q.loc, jnp.exp(q.log_scale)), s, *_ratio_of_logs(s))
 
 
 def scale(p: Any) -> Array:
@@ -158,13 +171,19 @@ def kl(p: Any, q: Any) -> Array:
     return 0.5 * v.z * v.z + _kl_of_scales(v.s, v.e)
 
 
+def _square(z: Array) -> Array:
+    """z^2, 0 where it overflows: the divergence is inf there, and inf * 0 would be its slope."""
+    return jnp.square(jnp.where(jnp.isinf(z * z), 0, z))
+
+
 def largest(p: Any, q: Any) -> Array:
     """sup log(p/q) = z^2 / (2 (1 - r^2)) - log r if r < 1, 0 if p = q, else inf."""
     v = view(p, q)
     inner = v.e < 0
-    room = jnp.where(inner, -v.e * (2 + v.e), 1)
-    finite = _num.quotient(0.5 * v.z * v.z, room) - v.s
-    return jnp.where(inner, finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
+    e, square = jnp.where(inner, v.e, -1), _square(v.z)
+    finite = _num.quotient(0.5 * square, -e * (2 + e)) - jnp.where(inner, v.s, 0)
+    inner &= ~jnp.isinf(v.z * v.z)
+    return jnp.where(inner | jnp.isnan(finite), finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
 
 
 def _exact_spread(a: Array, b: Array, left: tuple[Array, Array], small: Array, large: Array) -> Array:
@@ -207,8 +226,9 @@ def _outside(big: Array, rest: Array, u: Array, x: Array, log_spread: Array) -> 
 
 def _far(big: Array, rest: Array, u: Array, x: Array, log_spread: Array) -> Array:
     """The same for any orders where x is large; u and rest u may overflow."""
-    near = jnp.abs(rest * u) < 0.5
-    first = jnp.where(near, u, 0) * _num.log1p_ratio(jnp.where(near, rest * u, 0))
+    y = rest * u
+    near = (y > -0.5) & (y < _num.slope_limit(y))
+    first = jnp.where(near, u, 0) * _num.log1p_ratio(jnp.where(near, y, 0))
     return (jnp.where(near, first, log_spread / jnp.where(near, 1, rest)) - x) / big
 
 
@@ -245,6 +265,34 @@ def _scales_jvp(primals, tangents):
 _scales.defjvp(_scales_jvp, symbolic_zeros=True)
 
 
+class _Far(NamedTuple):
+    """What the part of the locs in the gap depends on; of the rest, numbers that the first five determine."""
+
+    d: Array
+    log_small: Array
+    log_large: Array
+    a: Array
+    b: Array
+    z: Array
+    r: Array
+    large: Array
+    spread: Array
+
+
+@jax.custom_jvp
+def _locs(x: _Far) -> Array:
+    """d^2 / (a large^2 + b small^2), twice the part of the locs in the gap; far apart its slopes would cancel in z."""
+    return _num.quotient(_square(x.z), x.spread)
+
+
+@_locs.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    y = _num.quotient(jnp.where(jnp.isinf(x.z * x.z), 0, x.z), x.spread)
+    scales = x.a * t.log_large + x.b * x.r * x.r * t.log_small + 0.5 * (t.a + x.r * x.r * t.b)
+    return _locs(x), 2 * y * (t.d / x.large - y * scales)
+
+
 def gap(p: Any, q: Any, a: Array) -> Array:
     """-log(integral of p^a q^(1-a)) / (a (1 - a)) of each coordinate."""
     b, left = _num.two_difference(jnp.ones_like(a), a)
@@ -257,7 +305,10 @@ def gap(p: Any, q: Any, a: Array) -> Array:
     spread = _spread(a, b, v.s, v.r, exact)
     finite = spread > 0
     spread = jnp.where(finite, spread, 1)
-    value = 0.5 * (_num.quotient(v.z * v.z, spread) + _scales(a, b, v.s, v.e, v.r, spread))
+    logs = log_scale(small), log_scale(large)
+    locs = _locs(_Far(small.loc - large.loc, *logs, a, b, v.z, v.r, scale(large), spread))
+    value = 0.5 * (locs + _scales(a, b, v.s, v.e, v.r, spread))
+    finite &= ~jnp.isinf(v.z * v.z)
     return jnp.where(finite | jnp.isnan(value), value, jnp.inf)
 
 

@@ -57,7 +57,7 @@ def _crossings(z: Array, s: Array, e: Array, r: Array) -> tuple[Array, ...]:
     the large and start + width of the small. Every number is a sum of terms of one sign. Where the scales are equal the
     far crossing is at infinity, for which FARTHEST stands.
     """
-    apart = (z > 0) | (e < 0)
+    apart = ~((z == 0) & (e == 0))  # also where one of them is nan
     z = jnp.where(apart, z, 1)
     skew = -e * (1 + r)
     root = _num.norm(jnp.stack([z, _num.sqrt(skew) * _num.sqrt(-2 * s)], -1))

@@ -211,7 +211,7 @@ def angle(x: Array) -> tuple[Array, Array]:
 def sqrt(x: Array) -> Array:
     """The square root of a mass, with derivative 0 at 0."""
     some = x > 0
-    return jnp.where(some, jnp.sqrt(jnp.where(some, x, 1)), 0 * x)  # a nan stays one
+    return jnp.where(some, jnp.sqrt(jnp.where(some, x, 1)), jnp.where(jnp.isnan(x), jnp.nan, 0))
 
 
 @jax.custom_jvp

@@ -220,12 +220,12 @@ def _clipped(kind, gradient, case, dtype):
 
 def _condition(case, gradients, value):
     """The relative condition number in the stored inputs, 1 where it is not known."""
-    terms = [
-        np.abs(np.where(np.isfinite(x), x.astype(np.float64), 0) * g.high)
-        for x, g in zip((case.p, case.q), gradients, strict=True)
-        if g is not None
-    ]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        terms = [
+            np.abs(np.where(np.isfinite(x), x.astype(np.float64), 0) * g.high)
+            for x, g in zip((case.p, case.q), gradients, strict=True)
+            if g is not None
+        ]
         kappa = sum((t.sum() for t in terms), 0.0) / np.abs(value)
     return kappa if np.isfinite(kappa) else 1.0
 

@@ -7,6 +7,7 @@ A row is a sum over coordinates and a function of the sum. Gradients are central
 import functools
 
 import mpmath as mp
+import numpy as np
 
 DIGITS = 130
 STEP = mp.mpf(10) ** -40
@@ -38,8 +39,8 @@ def _largest(m, s, n, t):
 def _renyi(m, s, n, t, order):
     if order == mp.inf:
         return _largest(m, s, n, t)
-    if order == 1:
-        return _kl(m, s, n, t)
+    if order in (0, 1):
+        return _kl(m, s, n, t) if order else mp.mpf(0)
     return _log_power(m, s, n, t, order) / (order - 1)
 
 
@@ -131,6 +132,8 @@ def gradients(cell, p, q, **options):
         points = list(zip(*p, *q, strict=True))
         parts = [each(*x) for x in points]
         total = mp.fsum(parts)
+        if options.get("order") == 0 and cell != "alpha":
+            return [mp.mpf(0)] * (2 * len(points)), [mp.mpf(0)] * (2 * len(points))
         if mp.isinf(total) or (total == 0 and outer is mp.sqrt):
             return None, None
         slope = (outer(total + STEP * abs(total)) - outer(total - STEP * abs(total))) / (2 * STEP * abs(total) or 1)
@@ -153,33 +156,48 @@ ENDS = (0, 0.5, 1, 1.5, 2, 2.75, 3.5, 4.5, 6, 8, 11)
 
 
 @functools.cache
-def _nodes(count, digits):
-    with mp.workdps(digits + 10):
-        rule = []
-        for i in range(1, count + 1):
-            x = mp.findroot(lambda x: mp.legendre(count, x), mp.cos(mp.pi * (i - mp.mpf(1) / 4) / (count + HALF)))
-            slope = count * (x * mp.legendre(count, x) - mp.legendre(count - 1, x)) / (x * x - 1)
-            rule.append((x, 2 / ((1 - x * x) * slope * slope)))
-        return rule
+def _nodes(count):
+    """Gauss-Legendre nodes and weights, from those of NumPy by Newton's method."""
+    rule = []
+    for x in np.polynomial.legendre.leggauss(count)[0]:
+        x = mp.mpf(x)
+        for _ in range(3):
+            here = mp.legendre(count, x)
+            slope = count * (x * here - mp.legendre(count - 1, x)) / (x * x - 1)
+            x -= here / slope
+        rule.append((x, 2 / ((1 - x * x) * slope * slope)))
+    return rule
 
 
-@functools.cache
+def _ends(p, q):
+    """Where the intervals of the quadrature end: no two closer than a fifth of the smaller scale."""
+    at = sorted({c + k * u for c, u in (p, q) for e in ENDS for k in (mp.mpf(e), -mp.mpf(e))})
+    kept = at[:1]
+    for x in at[1:]:
+        if x - kept[-1] > min(p[1], q[1]) / 5:
+            kept.append(x)
+    return kept
+
+
 def _js(cell, p, q, weight=0.5):
     """js of one coordinate with its slopes, (value, (loc, scale) of p, of q); the root of it for js_distance."""
     with mp.workdps(40):
-        (m, s), (n, t), w = p, q, mp.mpf(float(weight))
-        at = sorted({c + k * u for c, u in ((m, s), (n, t)) for e in ENDS for k in (mp.mpf(e), -mp.mpf(e))})
-        sums = [mp.mpf(0)] * 5
-        for low, high in zip(at, at[1:], strict=False):
-            for x, size in _nodes(30, 40):
-                sums = [
-                    a + size * (high - low) / 2 * b for a, b in zip(sums, _terms(x, low, high, p, q, w), strict=True)
-                ]
-        value, *slopes = sums
+        value, over_p, over_q = _both(p, q, weight) if p < q else _both(q, p, 1 - weight)
+        slopes = [over_p, over_q] if p < q else [over_q, over_p]
         if cell == "js_distance":
-            slopes = [v / (2 * mp.sqrt(value)) for v in slopes] if value else slopes
             value = mp.sqrt(value)
-        return value, slopes[:2], slopes[2:]
+            slopes = [[v / (2 * value) for v in side] for side in slopes]
+        return value, *slopes
+
+
+@functools.cache
+def _both(p, q, weight):
+    at, w, sums = _ends(p, q), mp.mpf(float(weight)), [mp.mpf(0)] * 5
+    for low, high in zip(at, at[1:], strict=False):
+        for x, size in _nodes(30):
+            terms, size = _terms(x, low, high, p, q, w), size * (high - low) / 2
+            sums = [a + size * b for a, b in zip(sums, terms, strict=True)]
+    return sums[0], sums[1:3], sums[3:]
 
 
 def _terms(x, low, high, p, q, w):

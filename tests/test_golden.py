@@ -15,12 +15,14 @@ SMOKE = {"kl", "entropy"}
 DEFAULT = {*SMOKE, "js", "tv"}  # a battery takes seconds to compile: the rest is slow
 
 
-def _marks(name):
+def _marks(column, name):
+    if name == "js" and column not in matrix.DISCRETE:  # the oracle is a quadrature with 40 digits
+        return [pytest.mark.slow]
     return [pytest.mark.smoke] if name in SMOKE else [] if name in DEFAULT else [pytest.mark.slow]
 
 
 BATTERIES = [
-    pytest.param(column, name, dtype, marks=_marks(name))
+    pytest.param(column, name, dtype, marks=_marks(column, name))
     for column in matrix.COLUMNS
     for name in matrix.oracled(column)
     for dtype in corpus.DTYPES

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 import kljax
+from tests import matrix
 
 FOLDER = Path(kljax.__file__).parent
 FILES = sorted(FOLDER.glob("*.py"))
-CELLS = [getattr(m, n) for m in (kljax.probs, kljax.logits) for n in m.__all__ if n not in ("TopK", "top_k", "coarsen")]
+OTHER = ("top_k", "coarsen", "sample", "kl_natural", "renyi_natural", "tv_shared")  # not cells of p, or of p and q
+CELLS = [getattr(getattr(kljax, c), n) for c in matrix.COLUMNS for n in matrix.EXISTS[c] if n not in OTHER]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
@@ -32,8 +34,8 @@ def test_arguments(cell):
     for parameter in parameters.values():
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         keyword = parameter.kind is parameter.KEYWORD_ONLY
-        assert keyword == (parameter.name not in ("p", "q", "joint")), parameter
-    known = "p q joint axis axes where order weight weights gamma row over positions".split()
+        assert keyword == (parameter.name not in ("p", "q", "joint", "x")), parameter
+    known = "p q x joint axis axes where order weight weights gamma row over positions".split()
     assert set(parameters) <= set(known)
 
 
@@ -47,3 +49,10 @@ def test_importing_starts_no_backend():
     code = "import sys, kljax; from jax._src import xla_bridge as b; "
     code += "sys.exit(bool(b._backends) + ('optax' in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)
+
+
+@pytest.mark.parametrize("column", matrix.COLUMNS)
+def test_columns_have_what_the_matrix_says(column):
+    public = [n for n in getattr(kljax, column).__all__ if n.islower() and not n.startswith("from_")]
+    assert sorted(public) == sorted(matrix.EXISTS[column])
+    assert all(matrix.REASONS[n] for n, marks in matrix.MARKS.items() if "-" in marks.values())
