@@ -160,15 +160,20 @@ def slope(row: Row, pair: Pair) -> Slope:
     plain = jnp.where(jnp.isfinite(plain), plain, jnp.where(plain > 0, most, -most))
     weighted = jnp.where(rising, product, high)
     wild = absent & ~jnp.isfinite(jnp.where(rising, edge_slope, edge)) | (jnp.abs(weighted) >= jnp.exp(cap) / 2)
-    if row.tails is None:
-        return Slope(weighted, plain, wild=wild)
+    given = Slope(weighted, plain, wild=wild)
+    return given if row.tails is None else _from_the_limit(row, pair, given, t, x)
+
+
+def _from_the_limit(row: Row, pair: Pair, given: Slope, t: Array, x: Array) -> Slope:
+    """The same slopes, where p is much larger than q as what is left to their limit f'(inf)."""
+    assert row.tails is not None
     end = jnp.full((1,) * t.ndim, -jnp.inf, t.dtype), -jnp.ones((1,) * t.ndim, t.dtype)
     reach = row.r(*end, *row.args)
     far = (pair.d > 0) & jnp.isfinite(reach)
     tail = jnp.where(far, row.tails[0](jnp.where(far, t, -1), jnp.where(far, x, -1), *row.args), 0)
     far &= tail < reach / 2
-    weighted, plain = jnp.where(far, -pair.p * tail, weighted), jnp.where(far, -tail, plain)
-    return Slope(weighted, plain, far, jnp.where(jnp.isfinite(reach), reach, 0), wild)
+    weighted, plain = jnp.where(far, -pair.p * tail, given.weighted), jnp.where(far, -tail, given.plain)
+    return Slope(weighted, plain, far, jnp.where(jnp.isfinite(reach), reach, 0), given.wild)
 
 
 def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float = 1.0) -> Array:

@@ -1,5 +1,6 @@
 """Semantics of every cell with two arguments: zero mass, equality, bad rows, shapes, dtypes, transformations."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import kljax
+from tests import accuracy
 
 CELLS = [
     ("kl", {}), ("reverse_kl", {}), ("jeffreys", {}), ("js", {"weight": 0.3}), ("js_distance", {}),
@@ -166,3 +168,32 @@ def test_a_coarse_pair_bounds_from_below_and_sees_the_tail():
     assert np.array_equal(np.asarray(coarse[0]), np.concatenate([top.logits, top.log_tail[:, None]], -1))
     small, whole = np.asarray(kljax.logits.kl(*coarse)), np.asarray(kljax.logits.kl(p, q))
     assert (0 < small).all() and (small < whole).all()
+
+
+ROWS = {
+    "kl": kljax.rows.kl, "reverse_kl": kljax.rows.reverse_kl, "jeffreys": kljax.rows.jeffreys, "tv": kljax.rows.tv,
+    "hellinger_sq": kljax.rows.hellinger_sq, "chi2": kljax.rows.chi2, "le_cam": kljax.rows.le_cam,
+    "js": kljax.rows.js(0.3), "scaled_js": kljax.rows.scaled_js(0.3), "hockey_stick": kljax.rows.hockey_stick(1.5),
+    "alpha": kljax.rows.alpha(0.3), "tsallis": kljax.rows.tsallis(1.5),
+}  # fmt: skip
+
+
+@column
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_written_out_says_the_same_as_its_functions(column, name):
+    rng = np.random.default_rng(3)
+    a = 2 * rng.standard_normal((6, 12))
+    b = a + np.array([2, 1, 0.3, 0.1, 1e-3, 0])[:, None] * rng.standard_normal(a.shape)
+    p, q = (jnp.asarray(x if column == "logits" else np.exp(x), jnp.float32) for x in (a, b))
+    cell = getattr(kljax, column).f_divergence
+    run = jax.value_and_grad(lambda p, q, row: (cell(p, q, row=row).sum(), cell(p, q, row=row)), (0, 1), has_aux=True)
+    ((_, value), slopes), ((_, other), others) = (
+        jax.jit(run)(p, q, row) for row in (ROWS[name], dataclasses.replace(ROWS[name], direct=None))
+    )
+    first_order = name in ("tv", "hockey_stick")  # near equality of the size of a rounding of the sums
+    near = slice(0, 4) if first_order else slice(None)
+    true = accuracy.exact(np.asarray(other)[near])
+    errors = accuracy.value_errors(value[near], true, np.float32, absolute=name == "hockey_stick")
+    assert (errors <= accuracy.AGREE).all(), errors
+    for got, true in zip(slopes, others, strict=True):
+        accuracy.close(got[near], np.asarray(true)[near], np.float32, accuracy.GRADIENT, norm=True)
