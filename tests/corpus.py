@@ -317,6 +317,8 @@ def _wrong_tangent(got, slopes, steps, measured, dtype):
         return np.inf
     if not measured or any(s is not None and _beyond(s, dtype) for s in slopes) or all(s is None for s in slopes):
         return np.nan
+    least = np.finfo(dtype).tiny  # a step that the compiler flushes to zero is no step
+    steps = [np.where(np.abs(step) < least, 0, step) for step in steps]
     terms = [
         step.astype(np.longdouble) * (s.high + s.low.astype(np.longdouble))
         for step, s in zip(steps, slopes, strict=True)
