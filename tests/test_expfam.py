@@ -12,6 +12,8 @@ import kljax
 from kljax import expfam
 from tests import accuracy, corpus, families
 
+pytestmark = pytest.mark.slow  # minutes of compilation; the golden cases and the examples run by default
+
 INF, NAN = float("inf"), float("nan")
 BASES = {
     "Bernoulli": [0.75], "Poisson": [3.5], "Geometric": [0.3], "Exponential": [2.25], "Gamma": [2.5, 0.75],

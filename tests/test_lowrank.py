@@ -12,6 +12,8 @@ from kljax import lowrank, mvn
 from kljax.lowrank import LowRank
 from tests import accuracy
 
+pytestmark = pytest.mark.slow  # minutes of compilation; the golden cases and the examples run by default
+
 CELLS = {
     "kl": {}, "jeffreys": {}, "hellinger": {}, "bhattacharyya": {}, "renyi": {"order": 1.5}, "alpha": {"order": -1.0},
     "tsallis": {"order": 0.5}, "chi2": {}, "geometric_js": {}, "tv_upper": {}, "js_upper": {},

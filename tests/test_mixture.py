@@ -16,6 +16,8 @@ from kljax.mvn import MVN
 from kljax.normal import Normal
 from tests import accuracy, corpus
 
+pytestmark = pytest.mark.slow  # minutes of compilation; the golden cases and the examples run by default
+
 PAIR = ("kl_lower", "kl_upper", "kl_variational", "kl_product")
 ONE = ("entropy_lower", "entropy_upper")
 MOST = 4  # components; cases with fewer get some without mass

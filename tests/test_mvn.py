@@ -18,6 +18,8 @@ from kljax.mvn import MVN
 from tests import accuracy, corpus
 from tests.columns import vector
 
+pytestmark = pytest.mark.slow  # minutes of compilation; the golden cases and the examples run by default
+
 EPS = float(np.finfo(np.float32).eps)
 CELLS = {
     "kl": {}, "reverse_kl": {}, "jeffreys": {}, "hellinger_sq": {}, "hellinger": {}, "bhattacharyya": {},
