@@ -44,7 +44,7 @@ def _alpha_term(pair: Pair, a: Array) -> Array:
     of_p = jnp.where(a < 1, pair.p / jnp.where(a < 1, 1 - a, 1), jnp.inf)
     of_q = jnp.where(a > 0, pair.q / jnp.where(a > 0, a, 1), jnp.inf)
     term = jnp.where(pair.d == jnp.inf, of_p, jnp.where(pair.d == -jnp.inf, of_q, term))
-    return jnp.where(pair.log_hi > -jnp.inf, term, 0)
+    return jnp.where(pair.log_hi == -jnp.inf, 0, term)
 
 
 def _slope(pair: Pair, c: Array, times: Array) -> Slope:
