@@ -211,7 +211,8 @@ def tv_shared(loc_p: ArrayLike, loc_q: ArrayLike, scale_tril: ArrayLike) -> Arra
     """Total variation of two Gaussians with one covariance, erf(|Lq^-1 (loc_p - loc_q)| / sqrt 8), in [0, 1].
 
     Shapes: loc_p, loc_q `[..., D]`, scale_tril `[..., D, D] -> [...]`, batches equal or one the tail of the other.
-    At loc_p = loc_q the gradient, which does not exist, is 0.
+    Degenerate input: at loc_p = loc_q the gradient, which does not exist, is 0; a factor without a positive diagonal
+    spoils its own batch element alone.
     Errors: AssertionError at trace time where shapes do not match, TypeError for complex numbers.
 
     >>> import kljax
