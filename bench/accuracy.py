@@ -38,7 +38,9 @@ def peer_errors(column: str, name: str, function) -> dict[str, tuple[float, int]
 def lines(column: str, name: str) -> list[str]:
     """One line a family."""
     measured = json.loads(corpus.MEASURED.read_text())
-    ours = [measured[f"{column}.{name}.{dtype}"] for dtype in corpus.DTYPES]
+    ours = [measured.get(f"{column}.{name}.{dtype}") for dtype in corpus.DTYPES]
+    if None in ours:
+        return [f"| {column}.{name} | not measured yet | | | |"]
     peers = {peer: table[name] for peer, table in cases.PEERS.get(column, {}).items() if name in table}
     theirs = {peer: peer_errors(column, name, function) for peer, function in peers.items()}
     found = []

@@ -51,7 +51,8 @@ def pair(p: Array, q: Array) -> Pair:
     x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
     # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
     most = (x > 0.5) & (y > 0.5)
-    delta = jnp.where(most, -_num.total(jnp.where(most, 0, delta)), delta)
+    others, rest = (_num.total(jnp.where(most, 0, v)) for v in (delta, x + y))
+    delta = jnp.where(most & (rest < float(jnp.finfo(x.dtype).eps) ** 0.5), -others, delta)
     delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
     return from_difference(x, y, delta, sp * sq)
 
