@@ -273,7 +273,8 @@ def test_contributions_add_up_to_the_cell(column, draw):
         assert (parts >= 0).all(), name
         what = f"contributions to {name} {{}}"
         value = call(column, name, p, q, **matrix.options(name)[0])
-        same(parts.sum(-1), value, what)
+        # each outcome of tv alone has the normaliser's rounding in it, to first order; the cell takes it out
+        same(parts.sum(-1), value, what, least=EPS if name == "tv" else 0.0)
         if name in ("kl", "alpha", "hockey_stick"):
             same(np.asarray(getattr(kljax, column).f_divergence(p, q, row=row), np.float64), value, what)
 
