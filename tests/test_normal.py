@@ -255,8 +255,9 @@ def test_transformations(name):
     )
     step = jax.tree.map(jnp.ones_like, p)
     along = jax.jvp(lambda p: run(p, q), (p,), (step,))[1]
-    reverse = sum(np.asarray(x) for x in first[0])
-    assert np.allclose(along, reverse, rtol=1e-4, atol=1e-5)
+    parts = [np.asarray(x, np.float64) for x in first[0]]  # the slopes in loc and in scale may cancel
+    size = sum(np.abs(part) for part in parts) * np.finfo(np.float32).eps
+    assert (np.abs(np.asarray(along) - sum(parts)) <= accuracy.GRADIENT * size).all()
 
     def moved(t):
         return one(Normal(p.loc[0] + t, p.scale[0] + t), Normal(q.loc[0], q.scale[0]))
