@@ -88,17 +88,24 @@ def wasserstein1(
     1.2000
     """
     p, q = pair_of(column, "wasserstein1", p, q, axis, where)
+    if positions is None:
+        return _moved(column, p, q, None)
+    return _moved(column, p, q, _check.vector(f"kljax.{column.name}.wasserstein1", "positions", positions, p))
+
+
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _moved(column: Column, p: Array, q: Array, placed: Array | None) -> Array:
+    """The integral of |F_p - F_q|; recomputed for a gradient, which would otherwise keep every cumulative sum."""
     width = jnp.ones((), p.dtype)
-    if positions is not None:
-        placed = _check.vector(f"kljax.{column.name}.wasserstein1", "positions", positions, p)
+    if placed is not None:
         order = jnp.argsort(placed, -1)
         p, q, placed = (jnp.take_along_axis(x, order, -1) for x in (p, q, placed))
         width = jnp.diff(placed, axis=-1)
     pair = column.pair(p, q)
     ahead = _num.running_total(pair.delta)
     ahead = ahead - jnp.cumsum(pair.p, -1) * ahead[..., -1:]  # one Newton step for the normaliser
-    moved = _num.magnitude(ahead[..., :-1]) * width
-    return jnp.where(pair.mass > 0, _num.total(moved), jnp.nan)[..., 0]
+    distance = _num.magnitude(ahead[..., :-1]) * width
+    return jnp.where(pair.mass > 0, _num.total(distance), jnp.nan)[..., 0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
