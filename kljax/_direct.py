@@ -60,7 +60,7 @@ def _kl_slope(pair: Pair) -> Slope:  # log(p/q)
 
 
 def _kl_mirrored(pair: Pair) -> Slope:  # 1 - q/p
-    return Slope(pair.delta, shown(_num.quotient(pair.delta, present(pair.p))))
+    return Slope(pair.delta, shown(_num.quotient(pair.delta, present(pair.p))), balanced=True)
 
 
 def _jeffreys_term(pair: Pair) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _check, _num, rows
+from kljax import _check, _fold, _num, rows
 from kljax._cells import pair_of
 from kljax._pair import centre
 from kljax._points import Column, divergence, is_zero, tangent_of
@@ -20,11 +20,16 @@ from kljax._points import Column, divergence, is_zero, tangent_of
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _total_variation(column: Column, a: Array, b: Array) -> Array:
     """U p(q >= p) + L p(p > q), U and L the excess of either: a relative error common to all of p cancels."""
+    return _fold.by_rows(partial(_excesses, column), a, b)
+
+
+def _excesses(column: Column, a: Array, b: Array) -> Array:
     pair = column.pair(a, b)
-    above = pair.gap > 0
-    upper = _num.total(jnp.where(above, pair.delta, 0)) * _num.total(jnp.where(above, 0, pair.p))
-    lower = _num.total(jnp.where(above, 0, -pair.delta)) * _num.total(jnp.where(above, pair.p, 0))
-    return jnp.where(pair.mass > 0, upper + lower, jnp.nan)[..., 0]
+    delta = _fold.hold(pair.delta)
+    above = delta > 0
+    share = _num.total(jnp.where(above, pair.p, 0))
+    upper, lower = _num.total(jnp.where(above, delta, 0)), _num.total(jnp.where(above, 0, -delta))
+    return jnp.where(pair.mass > 0, upper * jnp.maximum(1 - share, 0) + lower * share, jnp.nan)[..., 0]
 
 
 def _total_variation_jvp(column, primals, tangents):
@@ -88,13 +93,13 @@ def wasserstein1(
     1.2000
     """
     p, q = pair_of(column, "wasserstein1", p, q, axis, where)
-    if positions is None:
-        return _moved(column, p, q, None)
-    return _moved(column, p, q, _check.vector(f"kljax.{column.name}.wasserstein1", "positions", positions, p))
+    name = f"kljax.{column.name}.wasserstein1"
+    placed = [] if positions is None else [_check.vector(name, "positions", positions, p)]
+    moved = jax.checkpoint(partial(_moved, column), prevent_cse=False)
+    return _fold.by_rows(moved, p, q, *placed)
 
 
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _moved(column: Column, p: Array, q: Array, placed: Array | None) -> Array:
+def _moved(column: Column, p: Array, q: Array, placed: Array | None = None) -> Array:
     """The integral of |F_p - F_q|; recomputed for a gradient, which would otherwise keep every cumulative sum."""
     width = jnp.ones((), p.dtype)
     if placed is not None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _check, _num, rows
+from kljax import _check, _fold, _num, rows
 from kljax._cells import pair_of
 from kljax._pair import centre
 from kljax._points import Column, is_zero, tangent_of
@@ -69,8 +69,12 @@ def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Arr
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def entropy_of(column: Column, which: int, order: Array, a: Array) -> Array:
     """Tsallis (`which` 0) or Renyi (1) entropy of checked input; both are Shannon's at order 1."""
-    p, size, mass = column.surprisal(a)
-    return jnp.where(mass > 0, _values(order, p, size)[which], jnp.nan)[..., 0]
+
+    def value(order, a):
+        p, size, mass = column.surprisal(a)
+        return jnp.where(mass > 0, _values(order, p, size)[which], jnp.nan)[..., 0]
+
+    return _fold.by_rows(value, order, a)
 
 
 def _entropy_jvp(column, which, primals, tangents):
@@ -88,7 +92,8 @@ def _entropy_jvp(column, which, primals, tangents):
             result += jnp.sum(coefficients * next(steps), -1)
         return result
 
-    return entropy_of(column, which, *primals), tangent(*primals, *(t for t in tangents if not is_zero(t)))
+    moving = (t for t in tangents if not is_zero(t))
+    return entropy_of(column, which, *primals), _fold.by_rows(tangent, *primals, *moving)
 
 
 entropy_of.defjvp(_entropy_jvp, symbolic_zeros=True)
@@ -155,6 +160,10 @@ def tsallis_entropy(
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _cross(column: Column, a: Array, b: Array) -> Array:
     """-sum of p log q, a sum of terms >= 0."""
+    return _fold.by_rows(partial(_cross_rows, column), a, b)
+
+
+def _cross_rows(column: Column, a: Array, b: Array) -> Array:
     p, _, mass_p = column.surprisal(a)
     _, size, mass_q = column.surprisal(b)
     blocked = jnp.any((a != column.empty) & (b == column.empty), -1, keepdims=True)
@@ -175,7 +184,7 @@ def _cross_jvp(column, primals, tangents):
     (a, b), (da, db) = primals, tangents
     result = jnp.zeros(a.shape[:-1], a.dtype)
     if not is_zero(da):
-        result += slope(a, b, da)
+        result += _fold.by_rows(slope, a, b, da)
     if not is_zero(db):
         result += tangent_of(column, rows.kl, a, b, None, db)
     return _cross(column, a, b), result

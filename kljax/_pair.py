@@ -37,6 +37,7 @@ class Slope(NamedTuple):
     far: Array | None = None
     reach: Array | float = 0.0
     wild: Array | None = None  # where the true slope is infinite or out of range, so that a finite one stands for it
+    balanced: bool = False  # whether the mean of h under p is 0
 
 
 def centre(p: Array, weighted: Array, plain: Array) -> tuple[Array, Array]:

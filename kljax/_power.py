@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _check, _num, rows
+from kljax import _check, _fold, _num, rows
 from kljax._cells import pair_of
 from kljax._pair import Pair, centre, centred
 from kljax._points import Column, divergence, finish, is_zero, mirror, points, slope
@@ -101,8 +101,12 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.0) -> Array:
     """The Renyi divergence of checked inputs, times `share`; `order` is `[..., 1]`."""
-    pair = column.pair(a, b)
-    return share * jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
+
+    def value(order, a, b):
+        pair = column.pair(a, b)
+        return share * jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
+
+    return _fold.by_rows(value, order, a, b)
 
 
 def _renyi_jvp(column, share, primals, tangents):
@@ -124,7 +128,7 @@ def _renyi_jvp(column, share, primals, tangents):
             result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False, share)) * next(steps), -1)
         return result
 
-    return renyi_of(column, *primals, share), tangent(*primals, *given)
+    return renyi_of(column, *primals, share), _fold.by_rows(tangent, *primals, *given)
 
 
 renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)
@@ -180,6 +184,10 @@ def _to_mean(share: Array, mass: Array, y: Array, g: Array) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _geometric(column: Column, w: Array, a: Array, b: Array) -> Array:
     """w kl(p, g) + (1 - w) kl(q, g), which an error of g's normaliser enters squared; w in (0, 1), `[..., 1]`."""
+    return _fold.by_rows(partial(_geometric_rows, column), w, a, b)
+
+
+def _geometric_rows(column: Column, w: Array, a: Array, b: Array) -> Array:
     pair = column.pair(a, b)
     normaliser = -(1 - w) * _sum(w, pair).value
     lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)

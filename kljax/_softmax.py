@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _num
+from kljax import _fold, _num
 from kljax._pair import Pair, centre
 
 
@@ -46,6 +46,11 @@ def pair(a: Array, b: Array) -> Pair:
     floor = jnp.minimum(math.log(_num.tiny(d)) - log_hi, -1)
     tame = jnp.where(d == jnp.inf, -floor, jnp.where(d == -jnp.inf, floor, d))
     return Pair(p, q, delta, d, tame, gap, log_hi, sa * sb)
+
+
+def kl(a: Array, b: Array) -> Array:
+    """KL of the softmaxes, `[..., 1]`."""
+    return _fold.plain_kl(a, b) if _fold.on_cpu() else _fold.kl(_fold.swept(a, b))
 
 
 def centred(p: Array, tangent: Array) -> Array:

@@ -1,0 +1,193 @@
+"""Large event axes: the mergeable statistic of a pair of softmaxes, and evaluation over blocks of rows.
+
+A divergence between two softmaxes is a fold over outcomes. The statistic of a set of outcomes holds, relative to the
+outcome where p is largest, the mean c of the log-ratio r = a - b under p and how far E_p[e^(c - r)] is above 1; both
+are accurate near p = q, where two log-normalisers subtracted from one another have no digit in common with the answer.
+Statistics of two sets merge into that of their union. On a GPU or TPU the whole fold is one variadic reduction, which
+reads each logit once; on a CPU, plain reductions over blocks of rows that stay in its cache are faster.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from kljax import _num
+
+T = TypeVar("T")
+
+BLOCK = 1 << 19  # elements of an array in one block on a CPU: 2 MiB of float32
+
+
+class Fold(NamedTuple):
+    """What a set of outcomes leaves of two rows of logits a, b."""
+
+    top: Array  # the largest a, and
+    other: Array  # the b of that outcome: r is measured from theirs, and logits from these
+    mass: Array  # sum of e^(a - top)
+    mean: Array  # c, the mean of r = (a - top) - (b - other) under p
+    excess: Array  # sum of e^(a - top) phi(c - r), phi(x) = e^x - 1 - x; where p has no mass, e^(b - other + c)
+    top_q: Array  # the largest b
+    mass_q: Array  # sum of e^(b - top_q)
+    lost: Array  # 1 where p has mass and q has none, else 0
+
+
+def element(a: Array, b: Array) -> Fold:
+    """The statistic of single outcomes; all its numbers are finite, whatever has no mass."""
+    zero, one = jnp.zeros_like(a), jnp.ones_like(a)
+    in_p, in_q = a != -jnp.inf, b != -jnp.inf
+    top, other = jnp.where(in_p, a, jnp.where(in_q, b, 0)), jnp.where(in_q, b, jnp.where(in_p, a, 0))
+    spoil = 0 * (top + other)  # nan where an input is nan or inf
+    mass = jnp.where(in_p, one, zero) + spoil
+    excess = jnp.where(in_q & ~in_p, one, zero)
+    return Fold(top, other, mass, zero, excess, b, jnp.where(in_q, one, zero), jnp.where(in_p & ~in_q, one, zero))
+
+
+def empty(like: Array) -> Fold:
+    """The statistic of no outcome."""
+    zero, none = jnp.zeros_like(like), jnp.full_like(like, -jnp.inf)
+    return Fold(zero, zero, zero, zero, zero, none, zero, zero)
+
+
+def merge(x: Fold, y: Fold) -> Fold:
+    """The statistic of two sets of outcomes that have none in common."""
+    first = (x.mass != 0) & ((y.mass == 0) | (x.top >= y.top))  # the one whose mode is the mode
+    first |= (x.mass == 0) & (y.mass == 0) & (x.excess != 0)
+    hi, lo = (Fold(*(jnp.where(first, u, v) for u, v in zip(*two, strict=True))) for two in ((x, y), (y, x)))
+    down = jnp.where(lo.mass != 0, lo.top - hi.top, 0)  # <= 0
+    share = jnp.where(lo.mass != 0, jnp.exp(down), 0) * lo.mass
+    mass = hi.mass + share
+    some = jnp.where(mass != 0, mass, 1)
+    (dp, rest_p), (dq, rest_q) = _num.two_difference(lo.top, hi.top), _num.two_difference(lo.other, hi.other)
+    step = (dp - dq) + (rest_p - rest_q)  # r of one mode seen from the other
+    apart = jnp.where(lo.mass != 0, step + lo.mean - hi.mean, 0)
+    mean = hi.mean + share / some * apart
+    up, move = share / some * apart, (hi.mass / some) * apart  # c less its old values: of hi, of lo up to the sign
+    move = jnp.where(lo.mass != 0, -move, mean - lo.mean - step)
+    excess = _moved(hi.mass, hi.excess, up, jnp.zeros_like(up))
+    excess += _moved(lo.mass, lo.excess, move, lo.top - hi.top)
+    top_q = jnp.maximum(x.top_q, y.top_q)
+    scale_x, scale_y = (jnp.exp(jnp.where(v.top_q == -jnp.inf, 0, v.top_q - top_q)) for v in (x, y))
+    mass_q = x.mass_q * scale_x + y.mass_q * scale_y
+    return Fold(hi.top, hi.other, mass, mean, excess, top_q, mass_q, jnp.maximum(x.lost, y.lost))
+
+
+def _moved(mass: Array, excess: Array, move: Array, down: Array) -> Array:
+    """e^down (mass phi(move) + e^move excess): `excess` for a mean that lies `move` higher and a mode that does."""
+    near = jnp.abs(move) < 1
+    small = jnp.where(near, move, 0)
+    scale = jnp.where(mass != 0, jnp.exp(jnp.where(mass != 0, down, 0)), 0)
+    bend = small * small * _num.exp_remainder_near(small)
+    grown = jnp.exp(down + move)
+    far = jnp.where(mass != 0, grown, 0) * mass - scale * mass * (1 + move)
+    return jnp.where(near, scale * mass * bend, far) + jnp.where(excess != 0, grown * excess, 0)
+
+
+def swept(a: Array, b: Array) -> Fold:
+    """The statistic of whole rows by one variadic reduction, kept as an axis of size 1."""
+    start = Fold(*(x[()] for x in empty(jnp.zeros((), a.dtype))))
+    axis = a.ndim - 1
+    found = lax.reduce(element(a, b), start, lambda x, y: merge(Fold(*x), Fold(*y)), (axis,))
+    return Fold(*(jnp.expand_dims(v, axis) for v in found))
+
+
+def shift(fold: Fold) -> Array:
+    """The difference of the log-normalisers of a - top and b - other."""
+    w = _num.divide(fold.excess, fold.mass)
+    near = (w < 1) & (fold.lost == 0)
+    far = jnp.log(_num.divide(fold.mass, fold.mass_q)) - (fold.top_q - fold.other)
+    return jnp.where(near, fold.mean - _num.log1p(jnp.where(near, w, 0)), far)
+
+
+def kl(fold: Fold) -> Array:
+    """KL(p || q) of whole rows."""
+    w = _num.divide(fold.excess, fold.mass)
+    apart = fold.mean + jnp.log(_num.divide(fold.mass_q, fold.mass)) + (fold.top_q - fold.other)
+    value = jnp.where(jnp.isfinite(w), _num.log1p(w), apart)
+    value = jnp.where(fold.lost != 0, jnp.inf, value)
+    return jnp.where((fold.mass > 0) & (fold.mass_q > 0), value, jnp.nan)
+
+
+def plain_kl(a: Array, b: Array) -> Array:
+    """KL(p || q) of whole rows by plain reductions, the same sums as in a `Fold`, kept as an axis of size 1."""
+    in_p, in_q = a != -jnp.inf, b != -jnp.inf
+    top, top_q = jnp.max(a, -1, keepdims=True), jnp.max(b, -1, keepdims=True)
+    other = jnp.max(jnp.where(a == top, b, -jnp.inf), -1, keepdims=True)
+    some = (top > -jnp.inf) & (top_q > -jnp.inf)
+    top, other = (jnp.where(x > -jnp.inf, x, 0) for x in (top, other))
+    (d, rest), (at_top, rest_top) = _num.two_difference(a, b), _num.two_difference(top, other)
+    r = jnp.where(in_p & in_q, (d - at_top) + (rest - rest_top), 0)
+    e = jnp.exp(a - top)
+    mass = _num.total(e)
+    mean = _num.divide(_num.total(e * r), mass)
+    y = mean - r
+    near = jnp.abs(y) < 1
+    small = jnp.where(near, y, 0)
+    lift = jnp.maximum(jnp.where(some, top_q - other + mean, 0) - _num.exp_limit(a) / 2, 0)
+    scaled = e * jnp.exp(-lift)  # without it kl > 80 would overflow
+    far = jnp.exp(b - other + (mean - lift)) - jnp.where(in_p, scaled * (1 + y), 0)
+    terms = jnp.where(near & in_p, scaled * (small * small * _num.exp_remainder_near(small)), far)
+    w = _num.divide(_num.total(jnp.where(in_p & ~in_q, jnp.inf, terms)), mass)
+    value = jnp.where(lift > 0, lift + jnp.log(w + jnp.exp(-lift)), _num.log1p(w))
+    return jnp.where(some, value, jnp.nan)
+
+
+def on_cpu() -> bool:
+    """Whether programs are for a CPU, by the default backend when they are traced: either way they run anywhere."""
+    return jax.default_backend() == "cpu"
+
+
+def hold(tree: T) -> T:
+    """The same, once: a CPU compiler would evaluate a polynomial again for each sum over it. Elsewhere it costs memory."""
+    return lax.optimization_barrier(tree) if on_cpu() else tree
+
+
+def _in_one_place() -> bool:
+    """Whether an array is sure to be whole where it is: a loop over a sharded axis would gather it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.device_count() == 1 or (not mesh.empty and mesh.are_all_axes_manual)
+
+
+def rows_of_a_block(batch: int, outcomes: int) -> int:
+    """How many rows a block has; all of them where there is nothing to gain."""
+    if batch * outcomes <= 2 * BLOCK or not (on_cpu() and _in_one_place()):
+        return batch
+    most = max(1, BLOCK // outcomes)
+    even = [r for r in range(most, most // 2, -1) if batch % r == 0]
+    return even[0] if even else most
+
+
+def by_rows(function: Callable[..., T], *trees: Any) -> T:
+    """A function of arrays `[..., n]` with one batch (or 1 in its place), row by row, on a CPU in blocks of rows."""
+    leaves, tree = jax.tree.flatten(trees)
+    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in leaves))
+    batch, longest = math.prod(lead), max(x.shape[-1] for x in leaves)
+    size = rows_of_a_block(batch, longest)
+    if size >= batch:
+        return function(*trees)
+    flat = [_rows(x, lead, batch) for x in leaves]
+    cut = [i for i, x in enumerate(flat) if x.shape[0] == batch]
+
+    def block(parts):
+        given = list(flat)
+        for i, part in zip(cut, parts, strict=True):
+            given[i] = part
+        return function(*jax.tree.unflatten(tree, given))
+
+    count = batch // size
+    whole = [flat[i][: count * size].reshape(count, size, -1) for i in cut]
+    found = jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:]), lax.map(block, whole))
+    if count * size < batch:
+        rest = block([flat[i][count * size :] for i in cut])
+        found = jax.tree.map(lambda y, z: jnp.concatenate([y, z]), found, rest)
+    return jax.tree.map(lambda y: y.reshape(*lead, *y.shape[1:]), found)
+
+
+def _rows(x: Array, lead: tuple[int, ...], batch: int) -> Array:
+    """`[..., n]` as `[batch, n]`, or `[1, n]` where one row serves all."""
+    if math.prod(x.shape[:-1]) == 1:
+        return x.reshape(1, x.shape[-1])
+    return jnp.broadcast_to(x, (*lead, x.shape[-1])).reshape(batch, x.shape[-1])
