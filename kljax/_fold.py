@@ -20,59 +20,79 @@ from kljax import _num
 T = TypeVar("T")
 
 BLOCK = 1 << 19  # elements of an array in one block on a CPU: 2 MiB of float32
+TARGET: str | None = None  # "gpu" to compile for one without having one, before anything is traced
 
 
 class Fold(NamedTuple):
-    """What a set of outcomes leaves of two rows of logits a, b."""
+    """What a set of outcomes leaves of two rows of logits a, b: as few numbers as will do, for they are all stored."""
 
     top: Array  # the largest a, and
     other: Array  # the b of that outcome: r is measured from theirs, and logits from these
-    mass: Array  # sum of e^(a - top)
+    mass: Array  # sum of e^(a - top), negative where p has mass and q has none
     mean: Array  # c, the mean of r = (a - top) - (b - other) under p
     excess: Array  # sum of e^(a - top) phi(c - r), phi(x) = e^x - 1 - x; where p has no mass, e^(b - other + c)
-    top_q: Array  # the largest b
-    mass_q: Array  # sum of e^(b - top_q)
-    lost: Array  # 1 where p has mass and q has none, else 0
+    log_q: Array  # log of the sum of e^(b - other)
+
+
+class Sums(NamedTuple):
+    """What whole rows of logits a, b leave, all `[..., 1]`."""
+
+    from_p: Array  # what a and b are measured from where their difference is formed
+    from_q: Array
+    top_p: Array  # the largest of each, 0 in a row without mass
+    top_q: Array
+    mass_p: Array  # the sums of e^(a - top_p), e^(b - top_q)
+    mass_q: Array
+    shift: Array  # the log-normaliser of a - from_p minus that of b - from_q
+
+    def swap(self) -> "Sums":
+        """Those of (b, a)."""
+        return Sums(self.from_q, self.from_p, self.top_q, self.top_p, self.mass_q, self.mass_p, -self.shift)
 
 
 def element(a: Array, b: Array) -> Fold:
-    """The statistic of single outcomes; all its numbers are finite, whatever has no mass."""
+    """The statistic of single outcomes; all but `log_q` is finite, whatever has no mass."""
     zero, one = jnp.zeros_like(a), jnp.ones_like(a)
     in_p, in_q = a != -jnp.inf, b != -jnp.inf
     top, other = jnp.where(in_p, a, jnp.where(in_q, b, 0)), jnp.where(in_q, b, jnp.where(in_p, a, 0))
     spoil = 0 * (top + other)  # nan where an input is nan or inf
-    mass = jnp.where(in_p, one, zero) + spoil
-    excess = jnp.where(in_q & ~in_p, one, zero)
-    return Fold(top, other, mass, zero, excess, b, jnp.where(in_q, one, zero), jnp.where(in_p & ~in_q, one, zero))
+    mass = jnp.where(in_p, jnp.where(in_q, one, -one), zero) + spoil
+    return Fold(top, other, mass, zero, jnp.where(in_q & ~in_p, one, zero), jnp.where(in_q, zero, -jnp.inf))
 
 
 def empty(like: Array) -> Fold:
     """The statistic of no outcome."""
-    zero, none = jnp.zeros_like(like), jnp.full_like(like, -jnp.inf)
-    return Fold(zero, zero, zero, zero, zero, none, zero, zero)
+    zero = jnp.zeros_like(like)
+    return Fold(zero, zero, zero, zero, zero, jnp.full_like(like, -jnp.inf))
 
 
 def merge(x: Fold, y: Fold) -> Fold:
     """The statistic of two sets of outcomes that have none in common."""
     first = (x.mass != 0) & ((y.mass == 0) | (x.top >= y.top))  # the one whose mode is the mode
-    first |= (x.mass == 0) & (y.mass == 0) & (x.excess != 0)
+    first |= (x.mass == 0) & (y.mass == 0) & (x.log_q > -jnp.inf)
     hi, lo = (Fold(*(jnp.where(first, u, v) for u, v in zip(*two, strict=True))) for two in ((x, y), (y, x)))
-    down = jnp.where(lo.mass != 0, lo.top - hi.top, 0)  # <= 0
-    share = jnp.where(lo.mass != 0, jnp.exp(down), 0) * lo.mass
-    mass = hi.mass + share
-    some = jnp.where(mass != 0, mass, 1)
+    lost = (x.mass < 0) | (y.mass < 0)
+    some = lo.mass != 0
+    base = jnp.abs(hi.mass)
+    share = jnp.where(some, jnp.exp(jnp.where(some, lo.top - hi.top, 0)), 0) * jnp.abs(lo.mass)
+    mass = base + share
+    whole = jnp.where(mass != 0, mass, 1)
     (dp, rest_p), (dq, rest_q) = _num.two_difference(lo.top, hi.top), _num.two_difference(lo.other, hi.other)
     step = (dp - dq) + (rest_p - rest_q)  # r of one mode seen from the other
-    apart = jnp.where(lo.mass != 0, step + lo.mean - hi.mean, 0)
-    mean = hi.mean + share / some * apart
-    up, move = share / some * apart, (hi.mass / some) * apart  # c less its old values: of hi, of lo up to the sign
-    move = jnp.where(lo.mass != 0, -move, mean - lo.mean - step)
-    excess = _moved(hi.mass, hi.excess, up, jnp.zeros_like(up))
-    excess += _moved(lo.mass, lo.excess, move, lo.top - hi.top)
-    top_q = jnp.maximum(x.top_q, y.top_q)
-    scale_x, scale_y = (jnp.exp(jnp.where(v.top_q == -jnp.inf, 0, v.top_q - top_q)) for v in (x, y))
-    mass_q = x.mass_q * scale_x + y.mass_q * scale_y
-    return Fold(hi.top, hi.other, mass, mean, excess, top_q, mass_q, jnp.maximum(x.lost, y.lost))
+    apart = jnp.where(some, step + lo.mean - hi.mean, 0)
+    up = share / whole * apart
+    mean = hi.mean + up
+    excess = _moved(base, hi.excess, up, jnp.zeros_like(up))
+    excess += _moved(jnp.abs(lo.mass), lo.excess, jnp.where(some, -(base / whole) * apart, mean - lo.mean - step), dp)
+    log_q = _log_add(hi.log_q, lo.log_q + dq)
+    return Fold(hi.top, hi.other, jnp.where(lost, -mass, mass), mean, excess, log_q)
+
+
+def _log_add(x: Array, y: Array) -> Array:
+    """log(e^x + e^y)."""
+    top = jnp.maximum(x, y)
+    gap = jnp.where(top == -jnp.inf, 0, -jnp.abs(x - y))
+    return top + _num.log1p(jnp.exp(gap))
 
 
 def _moved(mass: Array, excess: Array, move: Array, down: Array) -> Array:
@@ -94,30 +114,34 @@ def swept(a: Array, b: Array) -> Fold:
     return Fold(*(jnp.expand_dims(v, axis) for v in found))
 
 
-def shift(fold: Fold) -> Array:
-    """The difference of the log-normalisers of a - top and b - other."""
-    w = _num.divide(fold.excess, fold.mass)
-    near = (w < 1) & (fold.lost == 0)
-    far = jnp.log(_num.divide(fold.mass, fold.mass_q)) - (fold.top_q - fold.other)
-    return jnp.where(near, fold.mean - _num.log1p(jnp.where(near, w, 0)), far)
+def sums(fold: Fold) -> Sums:
+    """What whole rows leave."""
+    mass = jnp.abs(fold.mass)
+    w = _num.divide(fold.excess, mass)
+    near = (w < 1) & (fold.mass > 0)
+    shift = jnp.where(near, fold.mean - _num.log1p(jnp.where(near, w, 0)), jnp.log(mass) - fold.log_q)
+    shift = jnp.where(jnp.isfinite(shift), shift, 0)
+    high = fold.log_q > _num.exp_limit(w) / 2
+    top_q = fold.other + jnp.where(high, fold.log_q, 0)
+    return Sums(fold.top, fold.other, fold.top, top_q, mass, jnp.exp(jnp.where(high, 0, fold.log_q)), shift)
 
 
 def kl(fold: Fold) -> Array:
     """KL(p || q) of whole rows."""
-    w = _num.divide(fold.excess, fold.mass)
-    apart = fold.mean + jnp.log(_num.divide(fold.mass_q, fold.mass)) + (fold.top_q - fold.other)
-    value = jnp.where(jnp.isfinite(w), _num.log1p(w), apart)
-    value = jnp.where(fold.lost != 0, jnp.inf, value)
-    return jnp.where((fold.mass > 0) & (fold.mass_q > 0), value, jnp.nan)
+    mass = jnp.abs(fold.mass)
+    w = _num.divide(fold.excess, mass)
+    value = jnp.where(jnp.isfinite(w), _num.log1p(w), fold.mean + fold.log_q - jnp.log(mass))
+    value = jnp.where(fold.mass < 0, jnp.inf, value)
+    return jnp.where((mass > 0) & (fold.log_q > -jnp.inf), value, jnp.nan)
 
 
-def plain_kl(a: Array, b: Array) -> Array:
-    """KL(p || q) of whole rows by plain reductions, the same sums as in a `Fold`, kept as an axis of size 1."""
+def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
+    """KL(p || q) of whole rows and what they leave, by plain reductions: the same sums as in a `Fold`."""
     in_p, in_q = a != -jnp.inf, b != -jnp.inf
     top, top_q = jnp.max(a, -1, keepdims=True), jnp.max(b, -1, keepdims=True)
     other = jnp.max(jnp.where(a == top, b, -jnp.inf), -1, keepdims=True)
     some = (top > -jnp.inf) & (top_q > -jnp.inf)
-    top, other = (jnp.where(x > -jnp.inf, x, 0) for x in (top, other))
+    top, top_q, other = (jnp.where(x == -jnp.inf, 0, x) for x in (top, top_q, other))
     (d, rest), (at_top, rest_top) = _num.two_difference(a, b), _num.two_difference(top, other)
     r = jnp.where(in_p & in_q, (d - at_top) + (rest - rest_top), 0)
     e = jnp.exp(a - top)
@@ -132,16 +156,20 @@ def plain_kl(a: Array, b: Array) -> Array:
     terms = jnp.where(near & in_p, scaled * (small * small * _num.exp_remainder_near(small)), far)
     w = _num.divide(_num.total(jnp.where(in_p & ~in_q, jnp.inf, terms)), mass)
     value = jnp.where(lift > 0, lift + jnp.log(w + jnp.exp(-lift)), _num.log1p(w))
-    return jnp.where(some, value, jnp.nan)
+    mass_q = _num.total(jnp.exp(b - top_q))
+    apart = jnp.log(_num.divide(mass, mass_q)) - (top_q - other)
+    shift = jnp.where(value < 0.5, mean - value, apart)
+    left = Sums(top, other, top, top_q, mass, mass_q, jnp.where(jnp.isfinite(shift), shift, 0))
+    return jnp.where(some, value, jnp.nan), left
 
 
 def on_cpu() -> bool:
     """Whether programs are for a CPU, by the default backend when they are traced: either way they run anywhere."""
-    return jax.default_backend() == "cpu"
+    return (TARGET or jax.default_backend()) == "cpu"
 
 
 def hold(tree: T) -> T:
-    """The same, once: a CPU compiler would evaluate a polynomial again for each sum over it. Elsewhere it costs memory."""
+    """The same, once: a CPU compiler evaluates a polynomial again for each sum over it; on a GPU this costs memory."""
     return lax.optimization_barrier(tree) if on_cpu() else tree
 
 

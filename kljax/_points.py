@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax import _direct, _fold, _num
 from kljax._pair import Pair, Slope, centred
@@ -27,11 +27,21 @@ class Column(NamedTuple):
 
     name: str
     empty: float  # the input that stands for no mass
-    pair: Callable[[Array, Array], Pair]
+    sums: Callable[[Array, Array], Any]  # what whole rows of p and q leave, a NamedTuple of `[..., 1]` with `swap`
+    given: Callable[[Array, Array, Any], Pair]  # the pair from p, q and their sums, one outcome as good as alone
     surprisal: Callable[[Array], tuple[Array, Array, Array]]  # a -> masses, -log masses, total mass
     pull: Callable[[Array, Array, Array], Array]  # (a, P h, h) -> gradient in a, h = dD/dP minus its mean under P
-    kl: Callable[[Array, Array], Array] | None = None  # a faster sum of the points of kl, `[..., 1]`
+    kl: Callable[[Array, Array], tuple[Array, Any]] | None = None  # a faster sum of the points of kl, and the sums
     sharp: bool = False  # whether p - q has all its digits even at a mode that has almost all mass
+
+    def pair(self, a: Array, b: Array) -> Pair:
+        """The two distributions."""
+        return self.given(a, b, self.sums(a, b))
+
+    def both(self, a: Array, b: Array) -> tuple[Any, Pair]:
+        """The sums as constants, since the derivatives of `given` know what the sums depend on, and the pair."""
+        sums = lax.stop_gradient(self.sums(a, b))
+        return sums, self.given(a, b, sums)
 
 
 def mirror(row: Row) -> Row:
@@ -210,16 +220,23 @@ def itself(x: Array) -> tuple[Array, Array]:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itself) -> Array:
     """Sum of `points` over the last axis, or a function of it: nan for a row without any mass."""
-    return _fold.by_rows(lambda row, a, b: outer(_value(column, row, a, b))[0][..., 0], row, a, b)
+    return _fold.by_rows(lambda row, a, b: outer(_value(column, row, a, b)[0])[0][..., 0], row, a, b)
 
 
-def _value(column: Column, row: Row, a: Array, b: Array) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def total_of(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
+    """The sum itself, `[..., 1]`, and what the rows leave, which spares its derivatives a sweep."""
+    return _fold.by_rows(partial(_value, column), row, a, b)
+
+
+def _value(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
     if column.kl is not None and row.direct == _direct.kl:
         return column.kl(a, b)
     if column.kl is not None and row.direct == _direct.kl.swap():
-        return column.kl(b, a)
-    pair = column.pair(a, b)
-    return jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan)
+        value, sums = column.kl(b, a)
+        return value, sums.swap()
+    sums, pair = column.both(a, b)
+    return jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan), sums
 
 
 def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
@@ -228,18 +245,18 @@ def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
 
 
 def tangent_of(
-    column: Column, row: Row, a: Array, b: Array, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
+    column: Column, row: Row, a: Array, b: Array, given: tuple, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
 ) -> Array:
-    """The derivative of `divergence`; sides whose tangent is symbolically zero cost nothing.
+    """The derivative of `divergence`, `given` its total and sums; a side whose tangent is symbolically zero is free.
 
-    Recomputed from the arguments, which are thus all that reverse mode keeps.
+    Recomputed from the arguments and from these, which are thus all that reverse mode keeps.
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(row, a, b, *given):
-        steps = iter(given)
-        pair = column.pair(a, b)
-        scale = 1.0 if outer is itself else outer(_num.total(points(row, pair)))[1]
+    def tangent(row, a, b, given, *some):
+        steps = iter(some)
+        pair = column.given(a, b, given[1])
+        scale = 1.0 if outer is itself else outer(given[0])[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):
             result += jnp.sum(gradient(column, row, a, pair, scale) * next(steps), -1)
@@ -251,12 +268,23 @@ def tangent_of(
                 result += (jnp.where(pair.mass > 0, turn * scale, 0) * next(steps))[..., 0]
         return result
 
-    return _fold.by_rows(tangent, row, a, b, *(d for d in (da, db, *dargs) if not is_zero(d)))
+    return _fold.by_rows(tangent, row, a, b, given, *(d for d in (da, db, *dargs) if not is_zero(d)))
 
 
 def _divergence_jvp(column, outer, primals, tangents):
-    (row, a, b), (drow, da, db) = primals, tangents
-    return divergence(column, row, a, b, outer), tangent_of(column, row, a, b, da, db, drow.args, outer)
+    drow, da, db = tangents
+    given = total_of(column, *primals)
+    return outer(given[0])[0][..., 0], tangent_of(column, *primals, given, da, db, drow.args, outer)
 
 
 divergence.defjvp(_divergence_jvp, symbolic_zeros=True)
+
+
+def _total_jvp(column, primals, tangents):
+    drow, da, db = tangents
+    given = total_of(column, *primals)
+    along = tangent_of(column, *primals, given, da, db, drow.args)
+    return given, (along[..., None], jax.tree.map(jnp.zeros_like, given[1]))
+
+
+total_of.defjvp(_total_jvp, symbolic_zeros=True)

@@ -11,46 +11,69 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _fold, _num
+from kljax._fold import Sums
 from kljax._pair import Pair, centre
 
 
-def _shifted(a: Array) -> tuple[Array, Array, Array]:
-    """a - max a in two parts, rounded and rest, and its exponential, which carries the rest along."""
-    top = jnp.max(a, -1, keepdims=True)
-    high, low = _num.two_difference(a, jnp.where(top == -jnp.inf, 0, top))
+def _raised(a: Array, top: Array) -> tuple[Array, Array, Array]:
+    """a - top in two parts, rounded and rest, and its exponential, which carries the rest along."""
+    high, low = _num.two_difference(a, top)
     e = jnp.exp(high)
     return high, low, e + e * low
 
 
-@jax.custom_jvp
-def pair(a: Array, b: Array) -> Pair:
-    """The softmaxes of two logits, -inf being no mass."""
-    la, ra, ea = _shifted(a)
-    lb, rb, eb = _shifted(b)
-    neither = (a == -jnp.inf) & (b == -jnp.inf)
-    raw = jnp.where(neither, 0, (la - lb) + (ra - rb))
+def _top(a: Array) -> Array:
+    top = jnp.max(a, -1, keepdims=True)
+    return jnp.where(top == -jnp.inf, 0, top)
+
+
+def _raw(a: Array, b: Array, from_p: Array, from_q: Array) -> Array:
+    """(a - from_p) - (b - from_q), 0 where neither has mass."""
+    (d, rest), (at, rest_at) = _num.two_difference(a, b), _num.two_difference(from_p, from_q)
+    return jnp.where((a == -jnp.inf) & (b == -jnp.inf), 0, (d - at) + (rest - rest_at))
+
+
+def sums(a: Array, b: Array) -> Sums:
+    """The sums of two logits, by plain reductions on a CPU and by one sweep elsewhere."""
+    if not _fold.on_cpu():
+        return _fold.sums(_fold.swept(a, b))
+    top_a, top_b = _top(a), _top(b)
+    (_, _, ea), (_, _, eb) = _raised(a, top_a), _raised(b, top_b)
+    raw = _raw(a, b, top_a, top_b)
     sa, sb = _num.total(ea), _num.total(eb)
     small = jnp.abs(raw) < 1
     moved = _num.total(jnp.where(small, eb * _num.expm1(jnp.where(small, raw, 0)), ea - eb))
     u = _num.divide(moved, sb)
     close = jnp.abs(u) < 0.4
     shift = jnp.where(close, _num.log1p(jnp.where(close, u, 0)), jnp.log(_num.divide(sa, sb)))
-    d = jnp.where(neither, 0, raw - jnp.where(jnp.isfinite(shift), shift, 0))
-    one_a, one_b = (_num.divide(jnp.ones_like(s), s) for s in (sa, sb))
+    return Sums(top_a, top_b, top_a, top_b, sa, sb, jnp.where(jnp.isfinite(shift), shift, 0))
+
+
+@jax.custom_jvp
+def pair(a: Array, b: Array, given: Sums) -> Pair:
+    """The softmaxes of two logits with these sums, -inf being no mass."""
+    la, ra, ea = _raised(a, given.top_p)
+    lb, rb, eb = _raised(b, given.top_q)
+    d = _raw(a, b, given.from_p, given.from_q)
+    d = jnp.where((a == -jnp.inf) & (b == -jnp.inf), 0, d - given.shift)
+    one_a, one_b = (_num.divide(jnp.ones_like(s), s) for s in (given.mass_p, given.mass_q))
     p, q = ea * one_a, eb * one_b
     near = jnp.abs(d) < 1
     s = jnp.where(near, d, 0)
     delta = jnp.where(near, q * (s + s * s * _num.exp_remainder_near(s)), p - q)
     gap = -jnp.sign(d) * _num.expm1(-jnp.abs(d))
-    log_hi = jnp.where(d <= 0, (lb + rb) - jnp.log(sb), (la + ra) - jnp.log(sa))
+    log_hi = jnp.where(d <= 0, (lb + rb) - jnp.log(given.mass_q), (la + ra) - jnp.log(given.mass_p))
     floor = jnp.minimum(math.log(_num.tiny(d)) - log_hi, -1)
     tame = jnp.where(d == jnp.inf, -floor, jnp.where(d == -jnp.inf, floor, d))
-    return Pair(p, q, delta, d, tame, gap, log_hi, sa * sb)
+    return Pair(p, q, delta, d, tame, gap, log_hi, given.mass_p * given.mass_q)
 
 
-def kl(a: Array, b: Array) -> Array:
-    """KL of the softmaxes, `[..., 1]`."""
-    return _fold.plain_kl(a, b) if _fold.on_cpu() else _fold.kl(_fold.swept(a, b))
+def kl(a: Array, b: Array) -> tuple[Array, Sums]:
+    """KL of the softmaxes, `[..., 1]`, and their sums."""
+    if _fold.on_cpu():
+        return _fold.plain_kl(a, b)
+    fold = _fold.swept(a, b)
+    return _fold.kl(fold), _fold.sums(fold)
 
 
 def centred(p: Array, tangent: Array) -> Array:
@@ -60,9 +83,9 @@ def centred(p: Array, tangent: Array) -> Array:
 
 @pair.defjvp
 def _(primals, tangents):
-    value = pair(*primals)
+    value = pair(*primals)  # the sums are those of a and b: their own tangents are in the means
     da, db = centred(value.p, tangents[0]), centred(value.q, tangents[1])
-    one_a, one_b = (jnp.where(x > -jnp.inf, t, 0) for x, t in zip(primals, (da, db), strict=True))
+    one_a, one_b = (jnp.where(x > -jnp.inf, t, 0) for x, t in zip(primals[:2], (da, db), strict=True))
     dd = jnp.where(jnp.isfinite(value.d), one_a - one_b, 0)
     dp, dq = value.p * da, value.q * db
     dhi, dgap = jnp.where(value.gap <= 0, db, da), (1 - jnp.abs(value.gap)) * dd
@@ -72,7 +95,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def surprisal(a: Array) -> tuple[Array, Array, Array]:
     """Masses, -log masses (0 where there is no mass) and the total mass, which is 0 or >= 1."""
-    high, low, e = _shifted(a)
+    high, low, e = _raised(a, _top(a))
     others = _num.total(jnp.where(high == 0, 0, e)) + (_num.total(jnp.where(high == 0, jnp.ones_like(a), 0)) - 1)
     log_total = _num.log1p(jnp.maximum(others, 0))  # of -1 in a row without mass
     s = _num.total(e)

@@ -4,6 +4,8 @@ The normalisers enter through the difference p - q, not by dividing first, so th
 rounding mean what their owner meant. Scaling is by powers of two, which is exact.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -31,30 +33,55 @@ def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
     return Pair(p, q, delta, d, tame, _num.divide(delta, hi), jnp.log(hi), mass)
 
 
-def _scaled(p: Array, q: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """The weights scaled to comparable sums near 1, the sums, and the sum of p - q over that of q."""
+class Sums(NamedTuple):
+    """What whole rows of weights leave, all `[..., 1]`."""
+
+    unit_p: Array  # powers of two that bring the totals near 1 and near each other
+    unit_q: Array
+    total_p: Array  # the totals of the weights in these units
+    total_q: Array
+    excess: Array  # the total of p - q over that of q
+    others: Array  # of two masses that are all but 1, p - q; else nan
+
+    def swap(self) -> "Sums":
+        """Those of (q, p)."""
+        excess = _num.divide(-self.excess * self.total_q, self.total_p)
+        return Sums(self.unit_q, self.unit_p, self.total_q, self.total_p, excess, -self.others)
+
+
+def _shares(p: Array, q: Array, given: Sums) -> tuple[Array, Array, Array]:
+    """The weights over their sums, and the difference of these."""
+    x, y = p * given.unit_p, q * given.unit_q
+    one_p, one_q = (_num.divide(jnp.ones_like(s), s) for s in (given.total_p, given.total_q))
+    delta = ((x - y) - given.excess * y) * one_p
+    # what is no weight spoils its own row; a mass that underflowed in the division is no mass
+    x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
+    return x, y, delta
+
+
+def sums(p: Array, q: Array) -> Sums:
+    """The sums of two weights."""
     sp, sq = _num.total(p), _num.total(q)
     unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
     ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
     unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
-    p, q, sp, sq = p * unit_p, q * unit_q, sp * unit_p, sq * unit_q
-    return p, q, sp, sq, _num.divide(_num.total(p - q), sq)
+    sp, sq = sp * unit_p, sq * unit_q
+    excess = _num.divide(_num.total(p * unit_p - q * unit_q), sq)
+    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.nan))
+    # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
+    x, y, delta = _shares(p, q, given)
+    most = (x > 0.5) & (y > 0.5)
+    others, rest = (_num.total(jnp.where(most, 0, v)) for v in (delta, x + y))
+    return given._replace(others=jnp.where(rest < float(jnp.finfo(p.dtype).eps) ** 0.5, -others, jnp.nan))
 
 
 @jax.custom_jvp
-def pair(p: Array, q: Array) -> Pair:
+def pair(p: Array, q: Array, given: Sums) -> Pair:
     """The two weights, each over its sum."""
-    x, y, sp, sq, excess = _scaled(p, q)
-    one_p, one_q = (_num.divide(jnp.ones_like(s), s) for s in (sp, sq))
-    delta = ((x - y) - excess * y) * one_p
-    # what is no weight spoils its own row; a mass that underflowed in the division is no mass
-    x, y = (jnp.where(given >= 0, share * one, jnp.nan) for given, share, one in ((p, x, one_p), (q, y, one_q)))
-    # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
-    most = (x > 0.5) & (y > 0.5)
-    others, rest = (_num.total(jnp.where(most, 0, v)) for v in (delta, x + y))
-    delta = jnp.where(most & (rest < float(jnp.finfo(x.dtype).eps) ** 0.5), -others, delta)
+    x, y, delta = _shares(p, q, given)
+    delta = jnp.where((x > 0.5) & (y > 0.5) & ~jnp.isnan(given.others), given.others, delta)
     delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
-    return from_difference(x, y, delta, sp * sq)
+    return from_difference(x, y, delta, given.total_p * given.total_q)
 
 
 def _turns(p: Array, share: Array, dp: Array) -> tuple[Array, Array]:
@@ -70,7 +97,7 @@ def _(primals, tangents):
     deleted = (value.p == 0) & (value.q == 0)
     (dp, up), (dq, uq) = (
         _turns(x, share, jnp.where(deleted, 0, t))
-        for x, share, t in zip(primals, (value.p, value.q), tangents, strict=True)
+        for x, share, t in zip(primals[:2], (value.p, value.q), tangents[:2], strict=True)
     )
     rising = value.gap <= 0
     hi, dhi = jnp.where(rising, value.q, value.p), jnp.where(rising, dq, dp)

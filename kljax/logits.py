@@ -42,7 +42,9 @@ __all__ = [
     "wasserstein1",
 ]
 
-COLUMN = Column("logits", float("-inf"), _softmax.pair, _softmax.surprisal, _softmax.pull, _softmax.kl, True)
+COLUMN = Column(
+    "logits", float("-inf"), _softmax.sums, _softmax.pair, _softmax.surprisal, _softmax.pull, _softmax.kl, True
+)
 
 entropy = _cells.bind(COLUMN, _entropy.entropy)
 cross_entropy = _cells.bind(COLUMN, _entropy.cross_entropy)

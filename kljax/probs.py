@@ -46,7 +46,7 @@ __all__ = [
     "wasserstein1",
 ]
 
-COLUMN = Column("probs", 0.0, _weights.pair, _weights.surprisal, _weights.pull)
+COLUMN = Column("probs", 0.0, _weights.sums, _weights.pair, _weights.surprisal, _weights.pull)
 
 entropy = _cells.bind(COLUMN, _entropy.entropy)
 cross_entropy = _cells.bind(COLUMN, _entropy.cross_entropy)
