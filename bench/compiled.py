@@ -81,7 +81,7 @@ def traffic(text: str) -> int:
                 body = re.search(r"body=%?([\w.\-]+)", i.rest)
                 total += of(body[1]) * (int(trips[1]) if trips else 1) if body else 0
             elif i.kind not in FREE and not i.kind.endswith("-done"):
-                operands = re.findall(r"%([\w.\-]+)", i.rest.split("), ")[0])
+                operands = set(re.findall(r"%([\w.\-]+)", i.rest.split("), ")[0]))  # read twice is read once
                 total += size_of(i.shape) + sum(size_of(shapes.get(operand, "")) for operand in operands)
         return total
 

@@ -20,10 +20,12 @@ class Direct(NamedTuple):
     term: Callable[..., Array]
     slope: Callable[..., Slope]
     mirrored: Callable[..., Slope]
+    several: tuple[Callable[[Pair], Array], ...] = ()  # what to sum instead of the term, of a symmetric row
+    joined: Callable[..., Array] | None = None  # and the divergence from the sums
 
     def swap(self) -> "Direct":
         """The row of D(q, p)."""
-        return Direct(_Swapped(self.term), self.mirrored, self.slope)
+        return self._replace(term=_Swapped(self.term), slope=self.mirrored, mirrored=self.slope)
 
 
 class _Swapped(NamedTuple):
@@ -79,6 +81,19 @@ def _tv_term(pair: Pair) -> Array:
 def _tv_slope(pair: Pair) -> Slope:
     plain = jnp.where(pair.delta < 0, jnp.full_like(pair.p, -0.5), 0)
     return Slope(pair.p * plain, plain, pair.delta > 0, 0.5)
+
+
+# The excess of either where it is larger, and the mass of p there
+_TV_SUMS = (
+    lambda pair: jnp.where(pair.delta > 0, pair.delta, 0),
+    lambda pair: jnp.where(pair.delta > 0, 0, -pair.delta),
+    lambda pair: jnp.where(pair.delta > 0, pair.p, 0),
+)
+
+
+def _tv_joined(upper: Array, lower: Array, share: Array) -> Array:
+    """U p(q >= p) + L p(p > q): a relative error common to all of p cancels, which U and L have in first order."""
+    return upper * jnp.maximum(1 - share, 0) + lower * share
 
 
 def _hellinger_term(pair: Pair) -> Array:
@@ -215,7 +230,7 @@ def _hockey_mirrored(pair: Pair, gamma: Array) -> Slope:
 
 kl = Direct(_kl_term, _kl_slope, _kl_mirrored)
 jeffreys = Direct(_jeffreys_term, _jeffreys_slope, _jeffreys_slope)
-tv = Direct(_tv_term, _tv_slope, _tv_slope)
+tv = Direct(_tv_term, _tv_slope, _tv_slope, _TV_SUMS, _tv_joined)
 hellinger_sq = Direct(_hellinger_term, _hellinger_slope, _hellinger_slope)
 le_cam = Direct(_le_cam_term, _le_cam_slope, _le_cam_slope)
 chi2 = Direct(_chi2_term, _chi2_slope, _chi2_mirrored)

@@ -5,7 +5,6 @@ which the rows are only in second order, so both take it out.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,42 +14,7 @@ from jax.typing import ArrayLike
 from kljax import _check, _fold, _num, rows
 from kljax._cells import pair_of
 from kljax._pair import centre
-from kljax._points import Column, divergence, is_zero, tangent_of
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _total_variation(column: Column, a: Array, b: Array) -> Array:
-    """U p(q >= p) + L p(p > q), U and L the excess of either: a relative error common to all of p cancels."""
-    return _fold.by_rows(lambda a, b: _excesses(column, a, b)[0][..., 0], a, b)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _total_variation_and_sums(column: Column, a: Array, b: Array) -> tuple[Array, Any]:
-    return _fold.by_rows(partial(_excesses, column), a, b)
-
-
-def _excesses(column: Column, a: Array, b: Array) -> tuple[Array, Any]:
-    sums, pair = column.both(a, b)
-    delta = _fold.hold(pair.delta)
-    above = delta > 0
-    share = _num.total(jnp.where(above, pair.p, 0))
-    upper, lower = _num.total(jnp.where(above, delta, 0)), _num.total(jnp.where(above, 0, -delta))
-    return jnp.where(pair.mass > 0, upper * jnp.maximum(1 - share, 0) + lower * share, jnp.nan), sums
-
-
-def _total_variation_jvp(column, primals, tangents):
-    (value, _), (along, _) = _total_variation_and_sums_jvp(column, primals, tangents)
-    return value[..., 0], along[..., 0]
-
-
-def _total_variation_and_sums_jvp(column, primals, tangents):
-    given = _total_variation_and_sums(column, *primals)
-    along = tangent_of(column, rows.tv, *primals, given, *tangents)
-    return given, (along[..., None], jax.tree.map(jnp.zeros_like, given[1]))
-
-
-_total_variation.defjvp(_total_variation_jvp, symbolic_zeros=True)
-_total_variation_and_sums.defjvp(_total_variation_and_sums_jvp, symbolic_zeros=True)
+from kljax._points import Column, divergence, is_zero
 
 
 def tv(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:
@@ -65,7 +29,7 @@ def tv(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: Arr
     >>> print(f"{@column.tv(p, q):.4f}")
     0.4000
     """
-    return _total_variation(column, *pair_of(column, "tv", p, q, axis, where))
+    return divergence(column, rows.tv, *pair_of(column, "tv", p, q, axis, where))
 
 
 def fisher_rao(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from kljax import _check, _fold, _num, rows
 from kljax._cells import pair_of
 from kljax._pair import centre
-from kljax._points import Column, is_zero, tangent_of
+from kljax._points import Column, Given, is_zero, tangent_of
 
 
 def _powers(a: Array, p: Array, size: Array) -> Array:
@@ -187,7 +187,7 @@ def _cross_jvp(column, primals, tangents):
         result += _fold.by_rows(slope, a, b, da)
     if not is_zero(db):
         sums = jax.lax.stop_gradient(_fold.by_rows(column.sums, a, b))
-        result += tangent_of(column, rows.kl, a, b, (None, sums), None, db)
+        result += tangent_of(column, rows.kl, a, b, Given(jnp.zeros_like(a[..., :1]), sums), None, db)
     return _cross(column, a, b), result
 
 

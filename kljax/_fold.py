@@ -7,12 +7,14 @@ Statistics of two sets merge into that of their union. On a GPU or TPU the whole
 reads each logit once; on a CPU, plain reductions over blocks of rows that stay in its cache are faster.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from kljax import _num
@@ -168,6 +170,35 @@ def on_cpu() -> bool:
     return (TARGET or jax.default_backend()) == "cpu"
 
 
+@jax.custom_jvp
+def totals(*arrays: Array) -> tuple[Array, ...]:
+    """Sums over the event axis, kept as axes of size 1; but on a CPU all in one sweep."""
+    if on_cpu():
+        return tuple(_num.total(x) for x in arrays)
+    axis, zeros = arrays[0].ndim - 1, tuple(jnp.zeros((), x.dtype) for x in arrays)
+    found = lax.reduce(arrays, zeros, lambda x, y: tuple(u + v for u, v in zip(x, y, strict=True)), (axis,))
+    return tuple(jnp.expand_dims(x, axis) for x in found)
+
+
+@totals.defjvp
+def _(primals, tangents):
+    return totals(*primals), tuple(_num.total(t) for t in tangents)
+
+
+def copies(function: Callable[..., T], *arrays: Array, given: Any, sweep: int) -> Iterator[T]:
+    """function(*arrays, given) as often as asked for; not on a CPU each from numbers of its own.
+
+    A GPU compiler writes to memory what two sums have in common, so they must have nothing in common that it knows of:
+    each copy adds another zero that only shows as one at run time, as do those of another sweep.
+    """
+    if on_cpu():
+        yield from itertools.repeat(function(*arrays, given))
+    size = jnp.abs(jax.tree.leaves(given)[0])
+    for i in itertools.count(100 * sweep + 1):
+        zero = jnp.maximum(-i - size, 0)
+        yield function(*(x + zero for x in arrays), given)
+
+
 def hold(tree: T) -> T:
     """The same, once: a CPU compiler evaluates a polynomial again for each sum over it; on a GPU this costs memory."""
     return lax.optimization_barrier(tree) if on_cpu() else tree
@@ -191,7 +222,7 @@ def rows_of_a_block(batch: int, outcomes: int) -> int:
 def by_rows(function: Callable[..., T], *trees: Any) -> T:
     """A function of arrays `[..., n]` with one batch (or 1 in its place), row by row, on a CPU in blocks of rows."""
     leaves, tree = jax.tree.flatten(trees)
-    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in leaves))
+    lead: tuple[int, ...] = np.broadcast_shapes(*(x.shape[:-1] for x in leaves))
     batch, longest = math.prod(lead), max(x.shape[-1] for x in leaves)
     size = rows_of_a_block(batch, longest)
     if size >= batch:

@@ -1,11 +1,12 @@
 """What passes between columns and rows: a pair of distributions, and the slopes of a divergence between them."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _num
+from kljax import _fold
 
 
 class Pair(NamedTuple):
@@ -40,22 +41,54 @@ class Slope(NamedTuple):
     balanced: bool = False  # whether the mean of h under p is 0
 
 
-def centre(p: Array, weighted: Array, plain: Array) -> tuple[Array, Array]:
-    """p h and h minus the mean of h under p.
+Part = Callable[[Array, Slope], Array]
+
+# What is summed over the outcomes to centre a slope: apart, the outcome that holds almost all mass where one does
+_OF_ANY: tuple[Part, ...] = (
+    lambda p, slope: jnp.where(p > 0.5, slope.weighted, 0),
+    lambda p, slope: jnp.where(p > 0.5, 0, slope.weighted),
+    lambda p, slope: jnp.where(p > 0.5, 0, p),
+)
+_OF_FAR: tuple[Part, ...] = (
+    *_OF_ANY[:2],
+    lambda p, slope: jnp.where(_far(slope) & (p <= 0.5), p, 0),
+    lambda p, slope: jnp.where(_far(slope) | (p > 0.5), 0, p),
+    lambda p, slope: jnp.where(p > 0.5, jnp.where(_far(slope), p, -p), 0),
+)
+
+
+def _far(slope: Slope) -> Array:
+    return jnp.zeros((), bool) if slope.far is None else slope.far
+
+
+def parts(slope: Slope) -> tuple[Part, ...]:
+    """What `centred` needs the totals of."""
+    return _OF_ANY if slope.far is None else _OF_FAR
+
+
+def centred(p: Array, slope: Slope, totals: Sequence[Array] | None = None) -> tuple[Array, Array]:
+    """p h and h minus the mean of h under p, from the limit of h in the rows where most of p is far.
 
     One outcome may hold almost all mass: its own difference from the mean is then what the others leave over.
     """
-    mean = _num.total(weighted)
-    weighted, plain = weighted - p * mean, plain - mean
-    large = p > 0.5
-    rest = _num.total(jnp.where(large, 0, weighted))
-    return jnp.where(large, -rest, weighted), jnp.where(large, -rest / jnp.where(large, p, 1), plain)
+    if totals is None:
+        totals = _fold.totals(*(part(p, slope) for part in parts(slope)))
+    top, others, mass, *rest = totals
+    weighted, plain = slope.weighted, slope.plain
+    if slope.far is not None:
+        (near, signed), far = rest, mass
+        most = far + jnp.maximum(signed, 0) > 0.5
+        step = jnp.where(most, -slope.reach, slope.reach)
+        top += step * jnp.maximum(jnp.where(most, -signed, signed), 0)
+        others += step * jnp.where(most, near, far)
+        each = jnp.where(slope.far == most, 0, step)
+        weighted, plain, mass = weighted + p * each, plain + each, far + near
+    large, mean = p > 0.5, top + others
+    rest = others - mean * mass
+    own = -rest / jnp.where(large, p, 1)
+    return jnp.where(large, -rest, weighted - p * mean), jnp.where(large, own, plain - mean)
 
 
-def centred(p: Array, slope: Slope) -> tuple[Array, Array]:
-    """`centre` of a slope, seen from its limit in the rows where most of p is far."""
-    if slope.far is None:
-        return centre(p, slope.weighted, slope.plain)
-    most = _num.total(jnp.where(slope.far, p, 0)) > 0.5
-    step = jnp.where(slope.far & ~most, slope.reach, jnp.where(most & ~slope.far, -slope.reach, 0))
-    return centre(p, slope.weighted + p * step, slope.plain + step)
+def centre(p: Array, weighted: Array, plain: Array) -> tuple[Array, Array]:
+    """p h and h minus the mean of h under p."""
+    return centred(p, Slope(weighted, plain))

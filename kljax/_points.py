@@ -6,6 +6,7 @@ is not stable, and are centred at the mode of the distribution they belong to: a
 as masses sum to one, and with the mode's own slope as that constant a peaked row keeps the digits of the others.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kljax import _direct, _fold, _num
-from kljax._pair import Pair, Slope, centred
+from kljax._pair import Pair, Part, Slope, centred, parts
 from kljax.rows import Row
 
 Outer = Callable[[Array], tuple[Array, Array]]
@@ -35,13 +36,8 @@ class Column(NamedTuple):
     sharp: bool = False  # whether p - q has all its digits even at a mode that has almost all mass
 
     def pair(self, a: Array, b: Array) -> Pair:
-        """The two distributions."""
-        return self.given(a, b, self.sums(a, b))
-
-    def both(self, a: Array, b: Array) -> tuple[Any, Pair]:
-        """The sums as constants, since the derivatives of `given` know what the sums depend on, and the pair."""
-        sums = lax.stop_gradient(self.sums(a, b))
-        return sums, self.given(a, b, sums)
+        """The two distributions; the sums are constants, as the derivatives of `given` know what they depend on."""
+        return self.given(a, b, lax.stop_gradient(self.sums(a, b)))
 
 
 def mirror(row: Row) -> Row:
@@ -188,11 +184,12 @@ def _from_the_limit(row: Row, pair: Pair, given: Slope, t: Array, x: Array) -> S
     return Slope(weighted, plain, far, jnp.where(jnp.isfinite(reach), reach, 0), given.wild)
 
 
-def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float = 1.0) -> Array:
+def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float, totals: Any) -> Array:
     """The gradient of D(p, q) in the input a that p was made of, times the outer derivative."""
     given = slope(row, pair)
-    given = given._replace(weighted=_fold.hold(given.weighted))
-    weighted, plain = centred(pair.p, given) if not (given.balanced and column.sharp) else given[:2]
+    if totals is None:
+        given = given._replace(weighted=_fold.hold(given.weighted))
+    weighted, plain = centred(pair.p, given, totals) if _parts(column, given) else given[:2]
     return finish(column, a, pair, weighted * scale, plain * scale, given.wild)
 
 
@@ -223,20 +220,86 @@ def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itse
     return _fold.by_rows(lambda row, a, b: outer(_value(column, row, a, b)[0])[0][..., 0], row, a, b)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def total_of(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
-    """The sum itself, `[..., 1]`, and what the rows leave, which spares its derivatives a sweep."""
-    return _fold.by_rows(partial(_value, column), row, a, b)
+class Given(NamedTuple):
+    """What a sweep leaves for the derivatives, all `[..., 1]`."""
+
+    total: Array
+    sums: Any
+    centres: Any = (None, None)  # the totals of `parts` for either side, None where they are yet to be formed
 
 
-def _value(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
+@partial(jax.custom_jvp, nondiff_argnums=(0, 4))
+def total_of(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
+    """The sum itself and what else the derivatives in these sides need from whole rows."""
+    return _fold.by_rows(lambda row, a, b: _totals(column, row, a, b, sides), row, a, b)
+
+
+def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
+    """On a CPU each sum is a sweep and costs a logarithm again, so that only the divergence itself is formed."""
+    if _fold.on_cpu():
+        return Given(*_value(column, row, a, b))
+    shortcut = _shortcut(column, row, a, b)
+    sums = lax.stop_gradient(column.sums(a, b)) if shortcut is None else shortcut[1]
+    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1)
+    terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
+    many, centres = [len(terms)], []
+    for side, needed in enumerate(sides):
+        turned = mirror(row) if side else row
+        for part in _parts(column, slope(turned, next(pairs))) if needed else ():
+            pair = next(pairs)
+            pair = pair.swap() if side else pair
+            terms.append(part(pair.p, slope(turned, pair)))
+        many.append(len(terms))
+    found = _fold.totals(*terms) if terms else ()
+    centres = tuple(tuple(found[i:j]) if j > i else None for i, j in itertools.pairwise(many))
+    total = shortcut[0] if shortcut else _joined(row, found[: many[0]], next(pairs).mass)
+    return Given(total, sums, centres)
+
+
+def _parts(column: Column, given: Slope) -> tuple[Part, ...]:
+    """What centring the slope needs the totals of."""
+    return () if given.balanced and column.sharp else parts(given)
+
+
+def _terms(row: Row) -> tuple[Callable[[Pair], Array], ...]:
+    """What is summed over outcomes."""
+    if row.direct is not None and row.direct.several:
+        return row.direct.several
+    return (partial(points, row),)
+
+
+def _joined(row: Row, totals: Any, mass: Array) -> Array:
+    """The divergence from the totals of its terms."""
+    joined = row.direct.joined if row.direct is not None else None
+    value = totals[0] if joined is None else joined(*totals)
+    return jnp.where(mass > 0, value, jnp.nan)
+
+
+def _shortcut(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any] | None:
+    """kl and the sums in one go, where the column can."""
     if column.kl is not None and row.direct == _direct.kl:
         return column.kl(a, b)
     if column.kl is not None and row.direct == _direct.kl.swap():
         value, sums = column.kl(b, a)
         return value, sums.swap()
-    sums, pair = column.both(a, b)
-    return jnp.where(pair.mass > 0, _num.total(points(row, pair)), jnp.nan), sums
+    return None
+
+
+def _value(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
+    """The divergence `[..., 1]` and the sums of the two rows."""
+    shortcut = _shortcut(column, row, a, b)
+    if shortcut is not None:
+        return shortcut
+    sums = lax.stop_gradient(column.sums(a, b))
+    terms, pairs = _terms(row), _fold.copies(column.given, a, b, given=sums, sweep=1)
+    if len(terms) > 1 and _fold.on_cpu():
+        pairs = itertools.repeat(_held(next(pairs)))
+    found = _fold.totals(*(term(next(pairs)) for term in terms))
+    return _joined(row, found, next(pairs).mass), sums
+
+
+def _held(pair: Pair) -> Pair:
+    return pair._replace(delta=_fold.hold(pair.delta))
 
 
 def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
@@ -245,25 +308,27 @@ def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
 
 
 def tangent_of(
-    column: Column, row: Row, a: Array, b: Array, given: tuple, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
+    column: Column, row: Row, a: Array, b: Array, given: Given, da: Any, db: Any, dargs: Any = (), outer: Outer = itself
 ) -> Array:
-    """The derivative of `divergence`, `given` its total and sums; a side whose tangent is symbolically zero is free.
+    """The derivative of `divergence`; a side whose tangent is symbolically zero is free.
 
-    Recomputed from the arguments and from these, which are thus all that reverse mode keeps.
+    Recomputed from the arguments and what is given, which are thus all that reverse mode keeps.
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(row, a, b, given, *some):
         steps = iter(some)
-        pair = column.given(a, b, given[1])
-        scale = 1.0 if outer is itself else outer(given[0])[1]
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2)
+        scale = 1.0 if outer is itself else outer(given.total)[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):
-            result += jnp.sum(gradient(column, row, a, pair, scale) * next(steps), -1)
+            result += jnp.sum(gradient(column, row, a, next(pairs), scale, given.centres[0]) * next(steps), -1)
         if not is_zero(db):
-            result += jnp.sum(gradient(column, mirror(row), b, pair.swap(), scale) * next(steps), -1)
+            turned = next(pairs).swap()
+            result += jnp.sum(gradient(column, mirror(row), b, turned, scale, given.centres[1]) * next(steps), -1)
         for i, d in enumerate(dargs):
             if not is_zero(d):
+                pair = next(pairs)
                 turn = _num.total(_num.rate(partial(_moved, row, i, pair), row.args[i]))
                 result += (jnp.where(pair.mass > 0, turn * scale, 0) * next(steps))[..., 0]
         return result
@@ -272,19 +337,27 @@ def tangent_of(
 
 
 def _divergence_jvp(column, outer, primals, tangents):
-    drow, da, db = tangents
-    given = total_of(column, *primals)
-    return outer(given[0])[0][..., 0], tangent_of(column, *primals, given, da, db, drow.args, outer)
+    (row, a, b), (drow, da, db) = primals, tangents
+    given = total_of(column, row, a, b, (not is_zero(da), not is_zero(db)))
+    return outer(given.total)[0][..., 0], tangent_of(column, row, a, b, given, da, db, drow.args, outer)
 
 
 divergence.defjvp(_divergence_jvp, symbolic_zeros=True)
 
 
-def _total_jvp(column, primals, tangents):
-    drow, da, db = tangents
-    given = total_of(column, *primals)
-    along = tangent_of(column, *primals, given, da, db, drow.args)
-    return given, (along[..., None], jax.tree.map(jnp.zeros_like, given[1]))
+def _total_jvp(column, sides, primals, tangents):
+    """The sums are constants: the derivatives of a column's pair know what they depend on."""
+    (row, a, b), (drow, da, db) = primals, tangents
+    given = total_of(column, row, a, b, sides)
+    along = tangent_of(column, row, a, b, given, da, db, drow.args)[..., None]
+    turned = jax.tree.map(jnp.zeros_like, given)
+    if jax.tree.leaves(given.centres):
+        turned = jax.jvp(lambda row, a, b: _totals(column, row, a, b, sides), primals, _instantiated(tangents))[1]
+    return given, turned._replace(total=along, sums=jax.tree.map(jnp.zeros_like, given.sums))
+
+
+def _instantiated(tangents):
+    return jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype) if is_zero(t) else t, tangents, is_leaf=is_zero)
 
 
 total_of.defjvp(_total_jvp, symbolic_zeros=True)

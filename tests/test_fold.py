@@ -1,0 +1,114 @@
+"""The fold over large event axes: its statistic, the one-sweep forms that GPUs run, and blocks of rows on a CPU."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kljax import _fold
+from tests import accuracy, corpus
+from tests.test_transformations import options
+
+
+@contextlib.contextmanager
+def target(platform, block=_fold.BLOCK):
+    """Programs traced as for another platform, which run here all the same, or with blocks of another size."""
+    before = _fold.TARGET, _fold.BLOCK
+
+    def forget():
+        jax.clear_caches()
+        corpus.battery.cache_clear()
+
+    forget()
+    _fold.TARGET, _fold.BLOCK = platform, block
+    try:
+        yield
+    finally:
+        _fold.TARGET, _fold.BLOCK = before
+        forget()
+
+
+def halves(a, b):
+    """The statistic of whole rows, merged as a tree."""
+    return _tree(_fold.element(a, b))
+
+
+def threads(a, b):
+    """As a GPU does: each thread merges in sequence what it reads, then threads as a tree."""
+    a, b = (x.reshape(*x.shape[:-1], -1, 64) for x in (a, b))
+    return _tree(_fold.Fold(*(x[..., 0] for x in _fold.swept(a, b))))
+
+
+def _tree(fold):
+    while fold.top.shape[-1] > 1:
+        half = fold.top.shape[-1] // 2
+        left, right = (_fold.Fold(*(x[..., i : i + half] for x in fold)) for i in (0, half))
+        fold = _fold.merge(left, right)
+    return fold
+
+
+@pytest.mark.parametrize("whole", [pytest.param(halves, marks=pytest.mark.slow), threads])
+def test_the_statistic_gives_kl(whole, dtype):
+    """In whatever order it is merged, on the whole corpus: masks, offsets, near and far."""
+    ((group, indices),) = corpus.groups("logits", "kl").items()
+    p, q, *_ = (x.astype(dtype) for x in corpus.stacked("logits", group, tuple(indices)))
+    true = corpus.truths("logits", "kl", (), str(dtype))
+    errors = accuracy.value_errors(jax.jit(lambda p, q: _fold.kl(whole(p, q))[..., 0])(p, q), true.values, dtype)
+    known = ~np.isnan(true.values.high)
+    assert (errors <= accuracy.target(true.kappa))[known].all(), np.nanmax(errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tv", "chi2", "hellinger_sq"])
+@pytest.mark.parametrize("column", ["logits", "probs"])
+def test_one_sweep_forms_are_as_accurate(column, name, dtype):
+    """Values, gradients and Hessian-vector products of the programs that are compiled for a GPU."""
+    with target("gpu"):
+        over = corpus.over(column, corpus.measure(column, name, str(dtype)))
+    assert not over, "\n".join(over)
+
+
+def some(column, batch, outcomes, dtype=np.float32):
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(batch, outcomes))
+    pair = np.stack([a, a + 0.3 * rng.normal(size=a.shape)])
+    pair[0, 1, 2] = -np.inf
+    return (pair if column == "logits" else np.exp(pair)).astype(dtype)
+
+
+BLOCKED = ["kl", "js", "renyi", "tv", "entropy", "geometric_js", "cross_entropy", "wasserstein1"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (i > 2)) for i, n in enumerate(BLOCKED)])
+@pytest.mark.parametrize("column", ["logits", "probs"])
+def test_blocks_of_rows_are_the_batch(column, name, monkeypatch):
+    """7 rows in blocks of 2 and one left over; value, gradients and a Hessian-vector product."""
+    p, q = some(column, 7, 24)
+    cell, given = corpus.cell(column, name), options(name)
+
+    def everything(p, q):
+        def f(p, q):
+            return cell(p, q, **given)
+
+        def slopes(p, q):
+            return jax.grad(lambda p, q: jnp.sum(f(p, q)), (0, 1))(p, q)
+
+        step = (jnp.where(jnp.isfinite(p), 0.1 * p, 0), jnp.where(jnp.isfinite(q), 0.2 * q, 0))
+        return f(p, q), *jax.jvp(slopes, (p, q), step)
+
+    true = jax.jit(everything)(p, q)
+    monkeypatch.setattr(_fold, "_in_one_place", lambda: True)
+    with target("cpu", block=48):
+        assert _fold.rows_of_a_block(7, 24) == 2
+        program = jax.jit(everything).lower(p, q)
+        assert "while" in program.as_text()
+        found = program.compile()(p, q)
+    for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(true), strict=True):
+        accuracy.close(got, accuracy.exact(np.asarray(expected)), eps=4 * accuracy.GRADIENT, norm=got.ndim > 1)
+
+
+def test_blocks_divide_the_batch_where_they_can():
+    with target("cpu"):
+        assert _fold.rows_of_a_block(64, 131072) == 64, "eight devices: the axis may be sharded"
