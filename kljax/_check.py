@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+Shaped = Array | jax.ShapeDtypeStruct
 
 
 def wide(*arrays: ArrayLike) -> list[Array]:
@@ -37,7 +40,7 @@ def _last(cell: str, name: str, a: Array, axis: int) -> Array:
     return a
 
 
-def _tail(cell: str, name_a: str, a: Array, name_b: str, b: Array, trailing: int) -> None:
+def _tail(cell: str, name_a: str, a: Shaped, name_b: str, b: Shaped, trailing: int) -> None:
     """The axes that both have, counted from the last, must be equal; size 1 never stretches."""
     k = a.shape[-1] if a.ndim else 0
     if trailing and b.ndim:
@@ -75,7 +78,7 @@ def events(
 def parameter(cell: str, name: str, value: ArrayLike, like: Array) -> Array:
     """An order or weight `[...]` as `[..., 1]` in the dtype of the events, a scalar for all rows or the tail rule."""
     value = jnp.asarray(value).astype(like.dtype)
-    _tail(cell, "the batch", like[..., 0], name, value, 0)
+    _tail(cell, "the batch", jax.ShapeDtypeStruct(like.shape[:-1], like.dtype), name, value, 0)
     return value.reshape((1,) * (like.ndim - 1 - value.ndim) + value.shape + (1,))
 
 
@@ -108,7 +111,8 @@ def within(cell: str, name: str, value: int, least: int, most: int) -> None:
 
 def batch(cell: str, name_a: str, a: Array, name_b: str, b: Array) -> tuple[Array, Array]:
     """Two arrays whose leading axes follow the tail rule and whose last axes are their own, broadcast to one batch."""
-    _tail(cell, name_a, a[..., 0], name_b, b[..., 0], 0)
+    leads = [jax.ShapeDtypeStruct(x.shape[:-1], x.dtype) for x in (a, b)]
+    _tail(cell, name_a, leads[0], name_b, leads[1], 0)
     lead = max(a.shape[:-1], b.shape[:-1], key=len)
     return jnp.broadcast_to(a, (*lead, a.shape[-1])), jnp.broadcast_to(b, (*lead, b.shape[-1]))
 

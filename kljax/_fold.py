@@ -33,7 +33,8 @@ class Fold(NamedTuple):
     mass: Array  # sum of e^(a - top), negative where p has mass and q has none
     mean: Array  # c, the mean of r = (a - top) - (b - other) under p
     excess: Array  # sum of e^(a - top) phi(c - r), phi(x) = e^x - 1 - x; where p has no mass, e^(b - other + c)
-    log_q: Array  # log of the sum of e^(b - other)
+    top_q: Array  # the largest b
+    mass_q: Array  # sum of e^(b - top_q)
 
 
 class Sums(NamedTuple):
@@ -53,25 +54,25 @@ class Sums(NamedTuple):
 
 
 def element(a: Array, b: Array) -> Fold:
-    """The statistic of single outcomes; all but `log_q` is finite, whatever has no mass."""
+    """The statistic of single outcomes; all but `top_q` is finite, whatever has no mass."""
     zero, one = jnp.zeros_like(a), jnp.ones_like(a)
     in_p, in_q = a != -jnp.inf, b != -jnp.inf
     top, other = jnp.where(in_p, a, jnp.where(in_q, b, 0)), jnp.where(in_q, b, jnp.where(in_p, a, 0))
     spoil = 0 * (top + other)  # nan where an input is nan or inf
     mass = jnp.where(in_p, jnp.where(in_q, one, -one), zero) + spoil
-    return Fold(top, other, mass, zero, jnp.where(in_q & ~in_p, one, zero), jnp.where(in_q, zero, -jnp.inf))
+    return Fold(top, other, mass, zero, jnp.where(in_q & ~in_p, one, zero), b, jnp.where(in_q, one, zero))
 
 
 def empty(like: Array) -> Fold:
     """The statistic of no outcome."""
     zero = jnp.zeros_like(like)
-    return Fold(zero, zero, zero, zero, zero, jnp.full_like(like, -jnp.inf))
+    return Fold(zero, zero, zero, zero, zero, jnp.full_like(like, -jnp.inf), zero)
 
 
 def merge(x: Fold, y: Fold) -> Fold:
     """The statistic of two sets of outcomes that have none in common."""
     first = (x.mass != 0) & ((y.mass == 0) | (x.top >= y.top))  # the one whose mode is the mode
-    first |= (x.mass == 0) & (y.mass == 0) & (x.log_q > -jnp.inf)
+    first |= (x.mass == 0) & (y.mass == 0) & (x.mass_q > 0)
     hi, lo = (Fold(*(jnp.where(first, u, v) for u, v in zip(*two, strict=True))) for two in ((x, y), (y, x)))
     lost = (x.mass < 0) | (y.mass < 0)
     some = lo.mass != 0
@@ -86,15 +87,10 @@ def merge(x: Fold, y: Fold) -> Fold:
     mean = hi.mean + up
     excess = _moved(base, hi.excess, up, jnp.zeros_like(up))
     excess += _moved(jnp.abs(lo.mass), lo.excess, jnp.where(some, -(base / whole) * apart, mean - lo.mean - step), dp)
-    log_q = _log_add(hi.log_q, lo.log_q + dq)
-    return Fold(hi.top, hi.other, jnp.where(lost, -mass, mass), mean, excess, log_q)
-
-
-def _log_add(x: Array, y: Array) -> Array:
-    """log(e^x + e^y)."""
-    top = jnp.maximum(x, y)
-    gap = jnp.where(top == -jnp.inf, 0, -jnp.abs(x - y))
-    return top + _num.log1p(jnp.exp(gap))
+    top_q = jnp.maximum(x.top_q, y.top_q)
+    down_x, down_y = (jnp.where(v.top_q == -jnp.inf, 0, v.top_q - top_q) for v in (x, y))
+    mass_q = x.mass_q * jnp.exp(down_x) + y.mass_q * jnp.exp(down_y)
+    return Fold(hi.top, hi.other, jnp.where(lost, -mass, mass), mean, excess, top_q, mass_q)
 
 
 def _moved(mass: Array, excess: Array, move: Array, down: Array) -> Array:
@@ -121,20 +117,21 @@ def sums(fold: Fold) -> Sums:
     mass = jnp.abs(fold.mass)
     w = _num.divide(fold.excess, mass)
     near = (w < 1) & (fold.mass > 0)
-    shift = jnp.where(near, fold.mean - _num.log1p(jnp.where(near, w, 0)), jnp.log(mass) - fold.log_q)
+    apart = jnp.log(_num.divide(mass, fold.mass_q)) - (fold.top_q - fold.other)
+    shift = jnp.where(near, fold.mean - _num.log1p(jnp.where(near, w, 0)), apart)
     shift = jnp.where(jnp.isfinite(shift), shift, 0)
-    high = fold.log_q > _num.exp_limit(w) / 2
-    top_q = fold.other + jnp.where(high, fold.log_q, 0)
-    return Sums(fold.top, fold.other, fold.top, top_q, mass, jnp.exp(jnp.where(high, 0, fold.log_q)), shift)
+    top_q = jnp.where(fold.top_q == -jnp.inf, 0, fold.top_q)
+    return Sums(fold.top, fold.other, fold.top, top_q, mass, fold.mass_q, shift)
 
 
 def kl(fold: Fold) -> Array:
     """KL(p || q) of whole rows."""
     mass = jnp.abs(fold.mass)
     w = _num.divide(fold.excess, mass)
-    value = jnp.where(jnp.isfinite(w), _num.log1p(w), fold.mean + fold.log_q - jnp.log(mass))
+    apart = fold.mean + jnp.log(_num.divide(fold.mass_q, mass)) + (fold.top_q - fold.other)
+    value = jnp.where(jnp.isfinite(w), _num.log1p(w), apart)
     value = jnp.where(fold.mass < 0, jnp.inf, value)
-    return jnp.where((mass > 0) & (fold.log_q > -jnp.inf), value, jnp.nan)
+    return jnp.where((mass > 0) & (fold.mass_q > 0), value, jnp.nan)
 
 
 def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
@@ -197,6 +194,11 @@ def copies(function: Callable[..., T], *arrays: Array, given: Any, sweep: int) -
     for i in itertools.count(100 * sweep + 1):
         zero = jnp.maximum(-i - size, 0)
         yield function(*(x + zero for x in arrays), given)
+
+
+def where_all(easy: Array, simple: Callable[[], T], general: Callable[[], T]) -> T:
+    """general(), or on a CPU its equal simple() where all rows are easy; a GPU would have to store what both read."""
+    return lax.cond(jnp.all(easy), simple, general) if on_cpu() else general()
 
 
 def hold(tree: T) -> T:

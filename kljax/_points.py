@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from kljax import _direct, _fold, _num
 from kljax._pair import Pair, Part, Slope, centred, parts
@@ -36,8 +36,8 @@ class Column(NamedTuple):
     sharp: bool = False  # whether p - q has all its digits even at a mode that has almost all mass
 
     def pair(self, a: Array, b: Array) -> Pair:
-        """The two distributions; the sums are constants, as the derivatives of `given` know what they depend on."""
-        return self.given(a, b, lax.stop_gradient(self.sums(a, b)))
+        """The two distributions."""
+        return self.given(a, b, self.sums(a, b))
 
 
 def mirror(row: Row) -> Row:
@@ -223,7 +223,7 @@ def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itse
 class Given(NamedTuple):
     """What a sweep leaves for the derivatives, all `[..., 1]`."""
 
-    total: Array
+    total: Any  # None where no function of it is asked for
     sums: Any
     centres: Any = (None, None)  # the totals of `parts` for either side, None where they are yet to be formed
 
@@ -239,7 +239,7 @@ def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, boo
     if _fold.on_cpu():
         return Given(*_value(column, row, a, b))
     shortcut = _shortcut(column, row, a, b)
-    sums = lax.stop_gradient(column.sums(a, b)) if shortcut is None else shortcut[1]
+    sums = column.sums(a, b) if shortcut is None else shortcut[1]
     pairs = _fold.copies(column.given, a, b, given=sums, sweep=1)
     terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
     many, centres = [len(terms)], []
@@ -290,7 +290,7 @@ def _value(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
     shortcut = _shortcut(column, row, a, b)
     if shortcut is not None:
         return shortcut
-    sums = lax.stop_gradient(column.sums(a, b))
+    sums = column.sums(a, b)
     terms, pairs = _terms(row), _fold.copies(column.given, a, b, given=sums, sweep=1)
     if len(terms) > 1 and _fold.on_cpu():
         pairs = itertools.repeat(_held(next(pairs)))

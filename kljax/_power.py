@@ -56,11 +56,15 @@ def _sum(order: Array, pair: Pair) -> _Sum:
     t = _num.total(points(rows.tsallis(a), pair))
     excess = (a - 1) * jnp.where(jnp.isfinite(t), t, 0)
     near = jnp.isfinite(t) & (excess >= -0.5) & ~unbounded
-    log = log_sum(_exponents(a, pair, jnp.array(False)))
     one = a == 1
+
+    def apart() -> tuple[Array, Array]:
+        return log_sum(_exponents(a, pair, jnp.array(False))), _largest(pair)
+
+    log, largest = _fold.where_all(near, lambda: (_num.log1p(jnp.where(near, excess, 0)), jnp.zeros_like(t)), apart)
     far = jnp.where(one, t, log / jnp.where(one, 1, a - 1))
     close = jnp.where(near, t, 0) * _num.log1p_ratio(jnp.where(near, excess, 0))
-    value = jnp.where(unbounded, _largest(pair), jnp.where(near, close, far))
+    value = jnp.where(unbounded, largest, jnp.where(near, close, far))
     return _Sum(near | one, jnp.where(one, 0, excess), log, jnp.where(order >= 0, value, jnp.nan))
 
 
@@ -69,7 +73,23 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     a = jnp.where(order == jnp.inf, 2, order)
     row = rows.tsallis(a)
     given = slope(row if first else mirror(row), pair)
-    weighted, plain = centred(pair.p, given)
+    weighted, plain = centred(pair.p, given._replace(weighted=_fold.hold(given.weighted)))
+    tame = jnp.zeros_like(pair.p, bool) if given.wild is None else given.wild
+    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
+    easy = s.near & (s.excess < _num.slope_limit(pair.d)) & ~lacking & (order < jnp.inf)
+    scale = times / (1 + s.excess)
+
+    def simple() -> tuple[Array, Array, Array]:
+        return weighted * scale, plain * scale, tame
+
+    return _fold.where_all(easy, simple, lambda: _far_slopes(order, pair, s, first, times, (weighted, plain, tame)))
+
+
+def _far_slopes(
+    order: Array, pair: Pair, s: _Sum, first: bool, times: float, given: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    """The same where S is small or an order or a slope is infinite; `given` is what holds elsewhere."""
+    (weighted, plain, tame), a = given, jnp.where(order == jnp.inf, 2, order)
     oriented = pair if first else pair.swap()
     lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
     stuck = s.value == jnp.inf
@@ -91,7 +111,6 @@ def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tup
     relative = jnp.where(unbounded, attained, relative)
     off_one = jnp.where(a == 1, 2, a)
     factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
-    tame = False if given.wild is None else given.wild
     near = s.near & (s.excess < _num.slope_limit(d))  # beyond it slopes overflow before they are divided by S
     wild = jnp.where(near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
     share, relative = centre(pair.p, factor * (share - pair.p), factor * (relative - 1))
@@ -110,13 +129,19 @@ def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.
 
 
 def _renyi_jvp(column, share, primals, tangents):
-    given = [t for t in tangents if not is_zero(t)]
+    moving = [t for t in tangents if not is_zero(t)]
+
+    def sweep(order, a, b):
+        sums = column.sums(a, b)
+        pair = column.given(a, b, sums)
+        return sums, _sum(order, pair), pair.mass
+
+    sums, s, mass = _fold.by_rows(sweep, *primals)
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(order, a, b, *given):
+    def tangent(order, a, b, sums, s, *given):
         steps = iter(given)
-        pair = column.pair(a, b)
-        s = _sum(order, pair)
+        pair = column.given(a, b, sums)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             turn = _num.rate(lambda v: _sum(v, pair).value, order)
@@ -128,7 +153,8 @@ def _renyi_jvp(column, share, primals, tangents):
             result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False, share)) * next(steps), -1)
         return result
 
-    return renyi_of(column, *primals, share), _fold.by_rows(tangent, *primals, *given)
+    value = share * jnp.where(mass > 0, s.value, jnp.nan)[..., 0]
+    return value, _fold.by_rows(tangent, *primals, sums, s, *moving)
 
 
 renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)

@@ -8,7 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax import _fold, _num
 from kljax._fold import Sums
@@ -34,7 +34,11 @@ def _raw(a: Array, b: Array, from_p: Array, from_q: Array) -> Array:
 
 
 def sums(a: Array, b: Array) -> Sums:
-    """The sums of two logits, by plain reductions on a CPU and by one sweep elsewhere."""
+    """The sums of two logits, by plain reductions on a CPU and by one sweep elsewhere.
+
+    They are constants: the derivative of `pair` knows what they depend on.
+    """
+    a, b = lax.stop_gradient((a, b))
     if not _fold.on_cpu():
         return _fold.sums(_fold.swept(a, b))
     top_a, top_b = _top(a), _top(b)
@@ -69,7 +73,8 @@ def pair(a: Array, b: Array, given: Sums) -> Pair:
 
 
 def kl(a: Array, b: Array) -> tuple[Array, Sums]:
-    """KL of the softmaxes, `[..., 1]`, and their sums."""
+    """KL of the softmaxes, `[..., 1]`, and their sums, all without derivatives."""
+    a, b = lax.stop_gradient((a, b))
     if _fold.on_cpu():
         return _fold.plain_kl(a, b)
     fold = _fold.swept(a, b)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax import _num
 from kljax._pair import Pair
@@ -60,7 +60,8 @@ def _shares(p: Array, q: Array, given: Sums) -> tuple[Array, Array, Array]:
 
 
 def sums(p: Array, q: Array) -> Sums:
-    """The sums of two weights."""
+    """The sums of two weights, constants: the derivative of `pair` knows what they depend on."""
+    p, q = lax.stop_gradient((p, q))
     sp, sq = _num.total(p), _num.total(q)
     unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
     ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
