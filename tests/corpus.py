@@ -356,6 +356,25 @@ def _wrong_second(column, name, index, options, got, steps, dtype):
     return float(accuracy.norm_errors(g, t, dtype))
 
 
+def agree(column: str, name: str, pairs: list, dtype, **options):
+    """Assert that values and gradients of pairs of vectors of one length are those of the oracle."""
+    kind, (p, q) = COLUMNS[column], (np.stack(x).astype(np.float32) for x in zip(*pairs, strict=True))
+    size = kind.group(Case("", "", p[0], q[0], {}, {}, False, False), name)
+    assert p.shape[-1] == len(kind.fill(size, p[0])), "a length that needs no filling"
+    function = cell(column, name)
+
+    def total(p, q):
+        value = function(kind.wrap(size, p), kind.wrap(size, q), **options)
+        return jnp.sum(value), value
+
+    slopes, value = jax.jit(jax.grad(total, (0, 1), has_aux=True))(p.astype(dtype), q.astype(dtype))
+    for i, (x, y) in enumerate(zip(p, q, strict=True)):
+        case = Case("", "", x, y, {}, {}, False, False)
+        accuracy.close(value[i], accuracy.exact(kind.value(name, case, dtype, **options)), dtype, kind.target(1))
+        for got, true in zip(slopes, kind.slopes(name, case, dtype, **options), strict=True):
+            accuracy.close(got[i], accuracy.exact(true), dtype, accuracy.GRADIENT, norm=True)
+
+
 def worst(column: str, found: list[Errors]) -> dict[str, list[float]]:
     """By family the worst error of each of PARTS."""
     families = np.array([case.family for case in cases(column)])
