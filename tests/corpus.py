@@ -391,8 +391,9 @@ def over(column: str, found: list[Errors]) -> list[str]:
 
 
 def owed(column: str, found: list[Errors]) -> list[str]:
-    """Lines that name every gradient which its condition number alone allows."""
-    steep = [(e, (e.errors > accuracy.GRADIENT) & (e.errors <= e.allowed)) for e in found if e.part == "gradient"]
+    """Lines that name every value and gradient which its condition number alone allows."""
+    plain = {"value": COLUMNS[column].target(1), "gradient": accuracy.GRADIENT}
+    steep = [(e, (e.errors > plain[e.part]) & (e.errors <= e.allowed)) for e in found if e.part in plain]
     return [line for e, here in steep for line in _lines(column, e, here & np.isfinite(e.allowed))]
 
 
