@@ -51,7 +51,7 @@ def _slopes(lp: Array, lq: Array) -> tuple[Array, Array]:
 def _(primals, tangents):
     (lp, lq), (dp, dq) = primals, tangents
     b = product(turned(lq), lp)
-    c = _root(product(b, turned(b)))
+    c = _root(b)
     back = solve(lq, c, transposed=True)  # T Lq
     t = turned(solve(lq, turned(back), transposed=True))
     dcov = [_both(x, dx) for x, dx in ((lp, dp), (lq, dq))]
@@ -74,16 +74,16 @@ def _both(x, dx):
 
 
 @jax.custom_jvp
-def _root(a: Array) -> Array:
-    """The positive square root of a positive definite matrix."""
-    values, vectors = jnp.linalg.eigh(a)
-    return product(vectors * jnp.sqrt(values)[..., None, :], turned(vectors))
+def _root(b: Array) -> Array:
+    """The positive square root of b b', which is not formed: its small eigenvalues would be lost."""
+    vectors, values, _ = jnp.linalg.svd(b)
+    return product(vectors * values[..., None, :], turned(vectors))
 
 
 @_root.defjvp
 def _(primals, tangents):
     root = _root(*primals)
-    return root, _lyapunov(root, tangents[0])
+    return root, _lyapunov(root, _both(*primals, *tangents))
 
 
 def _lyapunov(c: Array, n: Array) -> Array:

@@ -114,14 +114,36 @@ def trace_less_log_det(f: Array) -> Array:
     return squares(f, 2) + 2 * jnp.sum(excess(diagonal(f), 1 + diagonal(f)), -1)
 
 
-def _far(delta, lp, lq, a, b):
-    """2 a b gap by R'R = a cov(q) + b cov(p), 0 < b < 1: without whitening, and the square is not formed."""
+def _mixture(lp, lq, a, b, mode):
+    """QR of the factor of R'R = a cov(q) + b cov(p), 0 < b < 1: without whitening, and the square is not formed."""
     sa, sb = (jnp.sqrt(x)[..., None, None] for x in (a, b))
-    r = jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode="r")
+    return jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode=mode)
+
+
+def _far(delta, lp, lq, a, b):
+    """2 a b gap by the factor of the mixture."""
+    r = _mixture(lp, lq, a, b, "r")
     size = _num.magnitude(diagonal(r)) / diagonal(lq)
     log_ratio = jnp.log(diagonal(lp) / diagonal(lq))
     log_det = 2 * jnp.sum(jnp.log(size) - b[..., None] * log_ratio, -1)
     return log_det + a * b * squares(solve_vector(turned(r), delta), 1)
+
+
+def _far_slopes(delta, lp, lq, a, b):
+    """v = M^-1 delta, v' Lp, v' Lq, and the lower triangles of (M^-1 - cov(p)^-1) Lp / a and (M^-1 - cov(q)^-1) Lq / b.
+
+    M is the mixture; the inverse of L' has no lower triangle but its diagonal.
+    """
+    rows, r = _mixture(lp, lq, a, b, "reduced")
+    a, b = a[..., None, None], b[..., None, None]
+    by_q, by_p = jnp.split(rows, 2, -2)  # sqrt(b) Lp = R' by_p', so that M^-1 Lp is a solve away
+    by_p, by_q = turned(by_p) / jnp.sqrt(b), turned(by_q) / jnp.sqrt(a)
+    over_p, over_q = (
+        solve(turned(r), x, transposed=True) - identity(x) / diagonal(y)[..., None] for x, y in ((by_p, lp), (by_q, lq))
+    )
+    half = solve_vector(turned(r), delta)
+    v = solve_vector(turned(r), half, transposed=True)
+    return v, _row(by_p, half), _row(by_q, half), over_p / a, over_q / b
 
 
 def _parts(delta, lp, lq, a):
@@ -134,6 +156,11 @@ def _parts(delta, lp, lq, a):
     return w, e, jnp.where(keep, u, 0), jnp.where(keep, f, 0), ok
 
 
+def _inside(u, b):
+    """Where the mixture is better had without whitening: I + b U is known to eps times its size only."""
+    return (b > 0) & ~(b * b * squares(u, 2) <= 4)
+
+
 @jax.custom_jvp
 def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
     """The scaled gap for a >= 1/2, `affinity.Densities.gap`."""
@@ -142,7 +169,7 @@ def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
     ratio = diagonal(lp) / diagonal(lq)
     lost = trace_less_log_det(f) / jnp.where(b == 0, 1, b)
     near = (twice_kl(jnp.zeros_like(w), e, ratio) - lost) / a + squares(solve_vector(identity(f) + f, w), 1)
-    inside = (b > 0) & ~(b * b * squares(u, 2) <= 4)  # the whitened matrix is known to eps times its size only
+    inside = _inside(u, b)
     some = jnp.where(inside, a, 0.5)
     far = _far(delta, lp, lq, some, 1 - some) / (some * (1 - some))
     value = jnp.where(inside, far, near) / 2
@@ -154,14 +181,18 @@ def _slopes(delta, lp, lq, a):
     """The derivatives of the gap: 0 where it is infinite."""
     w, e, u, f, ok = _parts(delta, lp, lq, a)
     one = identity(e)
-    c = one + f
-    t = solve(c, solve(c, u), transposed=True)  # symmetric: a function of U
+    c, m = one + f, one + e
+    to_p = e + turned(solve(m, e))  # M - M'^-1 = U M'^-1, U not formed; (I + b U)^-1 by that is a function of U
+    to_p = solve(lq, solve(c, solve(c, to_p), transposed=True), transposed=True)
     z = solve_vector(c, solve_vector(c, w), transposed=True)
-    v = solve_vector(lq, z, transposed=True)
-    to_p = turned(solve(one + e, turned(t)))  # (I + b U)^-1 U M'^-1
+    near = solve_vector(lq, z, transposed=True), _row(m, z), z[..., None, :], to_p, -product(to_p, turned(m))
+    inside = _inside(u, 1 - a)
+    some = jnp.where(inside, a, 0.5)
+    pairs = zip(_far_slopes(delta, lp, lq, some, 1 - some), near, strict=True)
+    v, by_p, by_q, over_p, over_q = (jnp.where(inside[(..., *[None] * (x.ndim - a.ndim))], x, y) for x, y in pairs)
     outer = v[..., :, None]
-    over_p = solve(lq, to_p, transposed=True) - (1 - a)[..., None, None] * outer * _row(lp, v)
-    over_q = -solve(lq, t, transposed=True) - a[..., None, None] * outer * _row(lq, v)
+    over_p -= (1 - a)[..., None, None] * outer * by_p
+    over_q -= a[..., None, None] * outer * by_q
     keep = ok[..., None, None]
     parts = jnp.where(ok[..., None], v, 0), jnp.where(keep, over_p, 0), jnp.where(keep, over_q, 0)
     return *parts, jnp.where(ok, _over_order(w, e, u, f, z, lp, lq, a), 0)

@@ -120,7 +120,7 @@ def mixed(s: Scaled, a: Array) -> Mixed:
     f = s.g + b[..., None] * s.k
     c = plus_one(gram(f, 1 / m, f))
     z = _unmixed(m, f, c, s.k)
-    fz = product(turned(f), z)
+    fz = times_inverse(c, gram(f, 1 / m, s.k))  # F' Z, in which large columns of F and K would cancel
     return Mixed(m, f, c, z, gram(z, m, z) + product(turned(fz), fz), a[..., None, None] * b[..., None])
 
 
@@ -200,21 +200,39 @@ def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> 
     return jnp.where(jnp.isnan(value), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
 
 
-def _side(s: Scaled, mix: Mixed, f: Array, weight: Array, own: Array, factor: Array) -> tuple[Array, Array]:
+def _inverses(s: Scaled, mix: Mixed, a: Array) -> tuple[Array, Array]:
+    """The inverse of the mixture times G and K: it is large, and to those it may do what 1/(1 + x) does to large x.
+
+    So G goes in closed form, and K where it is small against H = G + K; else it is the difference of the other two.
+    """
+    a, b = a[..., None, None], (1 - a)[..., None, None]
+    k, g = s.k / mix.m[..., None], s.g / mix.m[..., None]
+    first = turned(times_inverse(plus_one(a * product(turned(s.g), g)), turned(g)))  # by diag(m) + a G G' alone
+    rest = k - a * product(first, product(turned(g), s.k))
+    cross = product(turned(s.k), first)
+    own = product(turned(s.g), first)
+    square = own + cross + turned(cross) + product(turned(s.k), rest)  # H' by that H
+    to_h = first + rest
+    to_h = turned(times_inverse(plus_one(b * square), turned(to_h)))
+    to_g = first - b * product(to_h, own + cross)
+    size, others = (jnp.sum(x * x, -2, keepdims=True) for x in (k, jnp.concatenate([to_h, to_g], -2)))
+    return to_g, jnp.where(size <= others, inverse(mix, s.k), to_h - to_g)
+
+
+def _side(s: Scaled, mix: Mixed, inner: tuple, f: Array, weight: Array, p: bool) -> tuple[Array, Array]:
     """M^-1 X C^-1 F and the diagonal of M^-1 X C^-1 for the mixture M, X = cov(p) - cov(q), C = F F' + diag(1/weight).
 
-    M^-1 X C^-1 is also (M^-1 - C^-1) / factor, which is the better where X C^-1 F would be larger than F, far from
-    equality; near it the difference X is.
+    X = diag(eta) + K H' + G K', H = G + K, term by term, with `inner` M^-1 G and M^-1 K. F is H for p and G for q.
     """
-    fw = f * weight[..., None]
-    flat = turned(times_inverse(plus_one(product(turned(f), fw)), turned(fw)))  # C^-1 F
-    moved, apart = difference(s, flat), inverse(mix, f) - flat
-    near = factor * factor * squares(moved, 2) <= squares(f, 2)
-    some = jnp.where(near, 1, factor)
-    over_f = jnp.where(near[..., None, None], inverse(mix, moved), apart / some[..., None, None])
-    alone = inverse_diagonal(mix) - weight + jnp.sum(flat * fw, -1)
-    close = own * weight - jnp.sum(over_f * fw, -1)
-    return over_f, jnp.where(near[..., None], close, alone / some[..., None])
+    to_g, to_k = inner
+    fw, kw = f * weight[..., None], s.k * weight[..., None]
+    flat = turned(times_inverse(plus_one(product(turned(f), fw)), turned(fw)))  # C^-1 F, not by a difference
+    own = inverse(mix, s.eta[..., None] * flat)
+    over_f = own + product(to_k, product(turned(s.g + s.k), flat)) + product(to_g, product(turned(s.k), flat))
+    by_k = kw - product(flat, product(turned(f), kw))
+    by_h = flat if p else flat + by_k
+    alone = inverse_diagonal(mix) * s.eta * weight - jnp.sum(own * fw, -1)
+    return over_f, alone + jnp.sum(to_k * by_h + to_g * by_k, -1)
 
 
 def _slopes(delta, fp, dp, fq, dq, a):
@@ -223,10 +241,9 @@ def _slopes(delta, fp, dp, fq, dq, a):
     mix = mixed(s, a)
     h = s.g + s.k
     y = inverse(mix, s.x[..., None])
-    own = inverse_diagonal(mix) * s.eta
-    own += jnp.sum(inverse(mix, s.k) * h, -1) + jnp.sum(inverse(mix, s.g) * s.k, -1)
-    over_fp, over_dp = _side(s, mix, h, 1 / s.rho, own, a)
-    over_fq, over_dq = _side(s, mix, s.g, jnp.ones_like(s.rho), own, a - 1)
+    inner = _inverses(s, mix, a)
+    over_fp, over_dp = _side(s, mix, inner, h, 1 / s.rho, True)
+    over_fq, over_dq = _side(s, mix, inner, s.g, jnp.ones_like(s.rho), False)
     a, b = a[..., None], (1 - a)[..., None]
     root, flat = jnp.sqrt(dq), y[..., 0]
     over_fp -= b[..., None] * product(y, product(turned(y), h))

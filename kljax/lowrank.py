@@ -4,11 +4,12 @@ Cells compare two `LowRank` of one event size; R may differ. `cov_diag` is posit
 that is not, or a nan, spoils its own batch element alone.
 
 Near equality nothing is lost as long as the factors agree column by column: differences are formed first, and what is
-of first order has cancelled on paper. Measured against 80 digits in float32 and float64, with kl from 1e-1 to 1e-14:
-values within 14 eps; gradients within 9 eps in norm where the covariances have condition numbers up to 30, and 2.5 eps
-times the root of the condition number beyond (260 eps at 1e4). Far from equality (kl > 1000) gradients lose up to 0.04
-eps times the condition number. F and F O with a rotation O are one covariance, but not near as factors: then the error
-is that of any difference of rounded covariances. R may be 0.
+of first order has cancelled on paper. Measured against 90 digits in float32 and float64, with factors from 1e-5 apart
+to unrelated and diagonals down to 1e-6 of their squares: values within 5 eps, gradients within 50 eps in norm where the
+diagonals of p and q are within a factor of 5. Where those differ by factors of 1e3, a coordinate of little variance of
+its own may account for a column of the factor alone, and what is left of it is a difference: values within 700 eps,
+half of the gradients within 100 eps, the worst without a digit in float32. F and F O with a rotation O are one
+covariance, but not near as factors: then the error is that of any difference of rounded covariances. R may be 0.
 """
 
 import functools

@@ -17,6 +17,7 @@ from tests import accuracy, families, gaussians, matrices, matrix, oracles
 PADDED = 1024  # longest discrete case but the huge ones
 SMALL = 64  # up to this many outcomes a case has oracle values and gradients
 CURVED = 10  # and up to this many Hessian-vector products
+MOVES = 8  # draws of signs that the condition of a gradient is the root mean square of
 
 
 def vector(numbers) -> np.ndarray:
@@ -26,6 +27,8 @@ def vector(numbers) -> np.ndarray:
 
 class Discrete:
     """Arrays `[K]`, padded to one length with outcomes that do not exist: one program for all."""
+
+    THIRD = 3  # one in so many cases has its Hessian-vector products looked at
 
     def __init__(self, name):
         self.name, self.empty, self.reps = name, 0.0 if name == "probs" else -np.inf, (name,)
@@ -88,6 +91,10 @@ class Discrete:
     def second(self, name, case, steps, **options):
         """True Hessian-vector products."""
         return oracles.second(self.name, name, case.p, case.q, *steps, **options)
+
+    def steepness(self, name, case, side, **options):
+        """The relative condition number of a gradient in norm: what an allowed error of more eps is owed to."""
+        return 1.0
 
     def missing(self, case):
         """Whether one of the two has mass where the other has none."""
@@ -219,6 +226,7 @@ class Dense(Density):
     """MVN: the vector of D locs and the packed rows of the lower triangle, with units on the diagonal to fill it up."""
 
     SIZES, ORACLE = (10, 32), 10  # second derivatives of 4 matrices of 64 rows deadlock jaxlib 0.10.2 on two cores
+    THIRD, BENT = 1, 5
 
     def __init__(self, name="mvn", rep="gauss_full"):
         super().__init__(name, rep)
@@ -264,7 +272,7 @@ class Dense(Density):
         return self.size(case.p) <= self.ORACLE
 
     def curved(self, case):
-        return self.size(case.p) <= 3
+        return self.size(case.p) <= self.BENT
 
     def covariance(self, x):
         """loc, the parameters of the covariance as a matrix, and it."""
@@ -318,6 +326,20 @@ class Dense(Density):
                 [(a - b) / (2 * h) for a, b in zip(up, down, strict=True)] if up and down else None
                 for up, down in zip(*found, strict=True)
             )
+
+    def steepness(self, name, case, side, **options):
+        """Of one eps in each number of q and, that near ones stay as near, in each difference from it."""
+        with mp.workdps(matrices.DIGITS):
+            h, rng, sides = mp.mpf(10) ** -30, np.random.default_rng(5), self._known(case.p.tobytes(), case.q.tobytes())
+            (x, y), found = sides[0], []
+            here = self._slopes(name, *sides, **options)[side]
+            for _ in range(MOVES):
+                turn, stretch = (1 + h * (2 * s - 1) for s in rng.integers(0, 2, (2, len(x))).astype(object))
+                base = [b * t for b, t in zip(y, turn, strict=True)]
+                moved = [c + (a - b) * t for a, b, c, t in zip(x, y, base, stretch, strict=True)]
+                there = self._slopes(name, [moved, base], self._pair(moved, base), **options)[side]
+                found.append(mp.fsum((a - b) ** 2 for a, b in zip(there, here, strict=True)))
+            return float(mp.sqrt(mp.fsum(found) / MOVES / mp.fsum(a * a for a in here)) / h)
 
     @staticmethod
     def target(kappa):
@@ -408,7 +430,7 @@ class Thin(Dense):
     A vector has no room for R: both sides are brought to RANK columns when they are read.
     """
 
-    SIZES, ORACLE, RANK = (16, 32), 16, 4
+    SIZES, ORACLE, RANK, BENT = (16, 32), 16, 4, 8
 
     def __init__(self):
         super().__init__("lowrank", "gauss_lowrank")
@@ -437,9 +459,6 @@ class Thin(Dense):
     def wrap(self, group, x):
         loc, f, d = x[:, :group], x[:, group:-group], x[:, -group:]
         return kljax.lowrank.LowRank(loc, f.reshape(len(x), group, self.RANK), d)
-
-    def curved(self, case):
-        return self.size(case.p) <= 4
 
     def covariance(self, x):
         size = self.size(x)

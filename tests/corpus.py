@@ -287,7 +287,8 @@ def _judge(column, name, dtype, options, results):
     for side in range(2):
         each = zip(results, slopes, measured, exact, strict=True)
         wrong = [_wrong_gradient(r[2][side], s[side], m, e, dtype) if r else np.nan for r, s, m, e in each]
-        parts.append(Errors("gradient", text, np.array(wrong), allowed))
+        limits = _steep(column, name, dict(options), side, np.array(wrong), allowed)
+        parts.append(Errors("gradient", text, np.array(wrong), limits))
     steps = inputs(column, name)
     wrong = [_wrong_tangent(r[1], s, x[2:], m, dtype) if r else np.nan
              for r, s, x, m in zip(results, slopes, steps, measured, strict=True)]  # fmt: skip
@@ -296,6 +297,14 @@ def _judge(column, name, dtype, options, results):
              for i, r in enumerate(results)]  # fmt: skip
     parts.append(Errors("second", text, np.array(wrong), np.full(len(here), np.inf)))
     return parts
+
+
+def _steep(column, name, options, side, wrong, allowed):
+    """What is allowed a gradient: its condition number where it is over its target, worked out for those alone."""
+    limits = allowed.copy()
+    for i in np.flatnonzero((wrong > allowed) & np.isfinite(wrong)):
+        limits[i] = max(limits[i], COLUMNS[column].steepness(name, cases(column)[i], side, **options))
+    return limits
 
 
 def _beyond(slope, dtype):
@@ -335,14 +344,35 @@ def _wrong_second(column, name, index, options, got, steps, dtype):
     case, kind = cases(column)[index], COLUMNS[column]
     if not all(np.isfinite(g).all() for g in got):
         return np.inf
-    if case.mirrored or case.equal or not kind.curved(case) or zlib.crc32(case.id.encode()) % 3:
+    if case.mirrored or case.equal or not kind.curved(case) or zlib.crc32(case.id.encode()) % kind.THIRD:
         return np.nan
     true = kind.second(name, case, steps, **options)
     pieces = [(g, t) for g, t in zip(got, true, strict=True) if t]
     if not pieces:
         return np.nan
     g, t = np.concatenate([p[0] for p in pieces]), accuracy.exact(sum((p[1] for p in pieces), []))
+    if _beyond(t, dtype):
+        return np.nan
     return float(accuracy.norm_errors(g, t, dtype))
+
+
+def agree(column: str, name: str, pairs: list, dtype, **options):
+    """Assert that values and gradients of pairs of vectors of one length are those of the oracle."""
+    kind, (p, q) = COLUMNS[column], (np.stack(x).astype(np.float32) for x in zip(*pairs, strict=True))
+    size = kind.group(Case("", "", p[0], q[0], {}, {}, False, False), name)
+    assert p.shape[-1] == len(kind.fill(size, p[0])), "a length that needs no filling"
+    function = cell(column, name)
+
+    def total(p, q):
+        value = function(kind.wrap(size, p), kind.wrap(size, q), **options)
+        return jnp.sum(value), value
+
+    slopes, value = jax.jit(jax.grad(total, (0, 1), has_aux=True))(p.astype(dtype), q.astype(dtype))
+    for i, (x, y) in enumerate(zip(p, q, strict=True)):
+        case = Case("", "", x, y, {}, {}, False, False)
+        accuracy.close(value[i], accuracy.exact(kind.value(name, case, dtype, **options)), dtype, kind.target(1))
+        for got, true in zip(slopes, kind.slopes(name, case, dtype, **options), strict=True):
+            accuracy.close(got[i], accuracy.exact(true), dtype, accuracy.GRADIENT, norm=True)
 
 
 def worst(column: str, found: list[Errors]) -> dict[str, list[float]]:
@@ -357,10 +387,18 @@ def worst(column: str, found: list[Errors]) -> dict[str, list[float]]:
 
 def over(column: str, found: list[Errors]) -> list[str]:
     """Lines that name every error over its target."""
-    lines = []
-    for e in found:
-        for i in np.flatnonzero(e.errors > e.allowed):
-            case = cases(column)[i]
-            side = " mirrored" if case.mirrored else ""
-            lines.append(f"{e.part} {case.id}{side} {e.options}: {e.errors[i]:.3g} eps, {e.allowed[i]:.3g} allowed")
-    return lines
+    return [line for e in found for line in _lines(column, e, e.errors > e.allowed)]
+
+
+def owed(column: str, found: list[Errors]) -> list[str]:
+    """Lines that name every value and gradient which its condition number alone allows."""
+    plain = {"value": COLUMNS[column].target(1), "gradient": accuracy.GRADIENT}
+    steep = [(e, (e.errors > plain[e.part]) & (e.errors <= e.allowed)) for e in found if e.part in plain]
+    return [line for e, here in steep for line in _lines(column, e, here & np.isfinite(e.allowed))]
+
+
+def _lines(column, e, here):
+    for i in np.flatnonzero(here):
+        case = cases(column)[i]
+        side = " mirrored" if case.mirrored else ""
+        yield f"{e.part} {case.id}{side} {e.options}: {e.errors[i]:.3g} eps, {e.allowed[i]:.3g} allowed"

@@ -1,5 +1,7 @@
 """Measure the worst error of every cell, dtype and family anew and store it in measured.json: review the diff.
 
+Prints what is over its target, and after "owed" what only a condition number keeps from it.
+
 python -m tests.record [CELL or COLUMN.CELL ...]
 """
 
@@ -21,7 +23,8 @@ def main() -> None:
                 measured[f"{column}.{name}.{dtype}"] = {
                     family: [round(float(e), 2) for e in errors] for family, errors in sorted(worst.items())
                 }
-                print(column, name, dtype, *corpus.over(column, found), sep="\n  ", flush=True)
+                owed = [f"owed: {line}" for line in corpus.owed(column, found)]
+                print(f"{column} {name} {dtype}", *corpus.over(column, found), *owed, sep="\n  ", flush=True)
         corpus.MEASURED.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
 
 

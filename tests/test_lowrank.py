@@ -10,7 +10,7 @@ import pytest
 
 from kljax import lowrank, mvn
 from kljax.lowrank import LowRank
-from tests import accuracy
+from tests import accuracy, corpus
 
 pytestmark = pytest.mark.slow  # minutes of compilation; the golden cases and the examples run by default
 
@@ -125,6 +125,21 @@ def test_hessian_at_equality_is_fishers(name, dtype):
     moved = inverse @ (df @ f.T + f @ df.T + np.diag(dd))
     true = SMOOTH[name] * (dloc @ inverse @ dloc + np.trace(moved @ moved) / 2)
     accuracy.close(found, true, dtype, 2 * accuracy.GRADIENT)
+
+
+@pytest.mark.parametrize("order", [0.5, 1.0])
+def test_small_diagonals(order, dtype):
+    """A factor 1e3 times the root of the diagonal against the same stretched, moved by so much, and another one."""
+    rng, size = np.random.default_rng(0), 16
+    f, other, step = rng.normal(size=(3, size, 4))
+    loc, diag = rng.normal(size=(2, size)), 1e-6 * rng.uniform(0.5, 2, (2, size))
+    loc[1] = loc[0] + 1e-3 * loc[1]
+
+    def vector(i, factor):
+        return np.concatenate([loc[i], factor.ravel(), diag[i]])
+
+    pairs = [(vector(0, f), vector(1, x)) for x in (1.5 * f, f + step / 1000, other)]
+    corpus.agree("lowrank", "renyi", pairs, dtype, order=order)
 
 
 def test_order_derivative():

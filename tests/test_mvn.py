@@ -202,6 +202,23 @@ def test_wasserstein_at_equality_and_with_equal_eigenvalues(dtype):
     accuracy.close(np.diagonal(curved), true.ravel(), dtype, accuracy.GRADIENT)
 
 
+@pytest.mark.parametrize("order", [0.5, 1.0])
+def test_slopes_far_from_equality(order, dtype):
+    """Covariances of condition 1e4, one of them moved by its own size and by a hundredth of it."""
+    rng, size = np.random.default_rng(0), 10
+    turn = np.linalg.qr(rng.normal(size=(size, size)))[0] * np.logspace(0, -2, size)
+    lower, step = np.linalg.cholesky(turn @ turn.T), np.tril(rng.normal(size=(size, size)))
+    loc = rng.normal(size=size)
+
+    def vector(share):
+        moved = lower @ (np.eye(size) + share * step)
+        moved *= np.sign(np.diagonal(moved))
+        return np.concatenate([loc + share * lower.sum(-1), moved[np.tril_indices(size)]])
+
+    pairs = [(vector(x), vector(0)) for x in (1, -1, 0.01)]
+    corpus.agree("mvn", "renyi", pairs + [(q, p) for p, q in pairs], dtype, order=order)
+
+
 def test_third_derivatives_are_finite(dtype):
     q = MVN(jnp.zeros(2, dtype), jnp.eye(2, dtype=dtype))
     for name in ("kl", "bhattacharyya", "wasserstein2"):
