@@ -1,0 +1,67 @@
+"""Memory and passes over memory of compiled programs: the same on every run, so that nobody makes them worse unseen.
+
+Those for a GPU need no GPU but jax's CUDA plugin: in an environment that has it, KLJAX_H200=1 pytest -m slow
+tests/test_compiled.py.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from bench import cases, compiled
+from kljax import _fold
+from tests.test_fold import target
+
+ROWS, OUTCOMES = 64, 131072
+ARRAY = 4 * ROWS * OUTCOMES
+
+
+def composite(p, q):
+    return optax.losses.kl_divergence(jax.nn.log_softmax(q), jax.nn.softmax(p))
+
+
+def temporary(function):
+    """Bytes that a program for one CPU needs beside its arguments and results."""
+    shape = jax.ShapeDtypeStruct((ROWS, OUTCOMES), jnp.float32)
+    return jax.jit(function).lower(shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.lenient
+def test_kl_needs_a_tenth_of_the_composite(monkeypatch):
+    monkeypatch.setattr(_fold, "_in_one_place", lambda: True)
+    with target("cpu"):
+        ours = compiled.parts(cases.ours("logits", "kl"))
+        theirs = compiled.parts(composite)
+        assert temporary(ours["value"]) < temporary(theirs["value"]) / 10
+        assert temporary(ours["value and gradient"]) < temporary(theirs["value and gradient"]) / 5
+
+
+@pytest.mark.parametrize("name", ["js", "tv", pytest.param("renyi", marks=pytest.mark.slow)])
+def test_a_gradient_needs_a_few_blocks(name, monkeypatch):
+    """Not an array: here 2 MiB a block, of which some twelve are live."""
+    monkeypatch.setattr(_fold, "_in_one_place", lambda: True)
+    with target("cpu"):
+        assert temporary(compiled.parts(cases.ours("logits", name))["value and gradient"]) < ARRAY
+
+
+# passes over one array of the value, of value and gradient, and temporary memory of either in arrays
+LIMITS = {
+    ("kl", "float32"): (2.1, 5.1, 0.05), ("kl", "bfloat16"): (2.15, 5.15, 0.06),
+    ("js", "float32"): (4.1, 7.11, 0.05), ("js", "bfloat16"): (4.2, 7.25, 0.06),
+    ("tv", "float32"): (4.1, 7.15, 0.05), ("tv", "bfloat16"): (4.2, 7.3, 0.06),
+    ("hellinger_sq", "float32"): (4.1, 7.11, 0.05), ("hellinger_sq", "bfloat16"): (4.2, 7.25, 0.06),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("KLJAX_H200") != "1", reason="needs jax's CUDA plugin: KLJAX_H200=1 says it is here")
+@pytest.mark.parametrize(("name", "dtype"), LIMITS)
+def test_passes_over_memory_on_an_h200(name, dtype):
+    *passes, most = LIMITS[name, dtype]
+    with target("gpu"):
+        for limit, function in zip(passes, compiled.parts(cases.ours("logits", name)).values(), strict=True):
+            found = compiled.measure(function, 8192, 128256, jnp.dtype(dtype))
+            assert found["passes"] <= limit and found["temp"] <= most, found
