@@ -1,8 +1,8 @@
 """Time and memory of every cell beside the textbook formula, both jitted, in turn in one process.
 
 python -m bench.speed [--columns probs,logits] [--cells kl,js] [--rows 256] [--outcomes 4096] [--repeat 15] [--json F]
-prints ratios kljax / textbook of the median times of the value and of the gradient in both inputs, and the ratio of
-temporary memory as the compiler reports it.
+prints ratios kljax / textbook of the median times of the value, of value and gradient in q and of value and gradient
+in both, their milliseconds, and the temporary megabytes of the last as the compiler reports them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import jax
 from bench import cases
 
 SIDES = ("kljax", "textbook")
+PARTS = ("value", "q", "p and q")
 
 
 def compiled(function, arguments):
@@ -23,9 +24,13 @@ def compiled(function, arguments):
     return jax.jit(function).lower(*arguments).compile()
 
 
-def slopes(function):
-    """The gradient of the sum over the batch in both arguments."""
-    return jax.grad(lambda p, q: function(p, q).sum(), (0, 1))
+def parts(function) -> dict:
+    """What is timed: the value, and the value with gradients of its sum over the batch."""
+
+    def total(p, q):
+        return function(p, q).sum()
+
+    return {"value": function, "q": jax.value_and_grad(total, 1), "p and q": jax.value_and_grad(total, (0, 1))}
 
 
 def race(programs: dict, arguments, repeat: int) -> dict[str, float]:
@@ -42,11 +47,11 @@ def race(programs: dict, arguments, repeat: int) -> dict[str, float]:
 
 
 def measure(column: str, name: str, arguments, repeat: int) -> dict:
-    """Milliseconds and temporary megabytes of value and gradient, kljax and textbook."""
+    """Milliseconds and temporary megabytes of each part, kljax and textbook."""
     functions = dict(zip(SIDES, (cases.ours(column, name), cases.by_hand(column, name)), strict=True))
     found = {}
-    for part, turn in (("value", lambda f: f), ("gradient", slopes)):
-        programs = {side: compiled(turn(f), arguments) for side, f in functions.items()}
+    for part in PARTS:
+        programs = {side: compiled(parts(f)[part], arguments) for side, f in functions.items()}
         for side, seconds in race(programs, arguments, repeat).items():
             memory = programs[side].memory_analysis().temp_size_in_bytes
             found[f"{part} {side}"] = {"ms": seconds * 1e3, "temp_mb": memory / 1e6}
@@ -70,20 +75,16 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     print(f"({options.rows}, {options.outcomes}) float32 on {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    print(f"{'kljax / textbook':24}{'value':>8}{'gradient':>10}{'value, ms':>11}{'gradient, ms':>14}{'temp MB':>18}")
+    print(f"{'kljax / textbook':24}" + "".join(f"{part:>9}" for part in PARTS) + f"{'ms':>27}{'MB':>18}")
     table = {}
     for column in options.columns.split(","):
         arguments = cases.inputs(column, options.rows, options.outcomes)
         for name in options.cells.split(","):
             found = table[f"{column}.{name}"] = measure(column, name, arguments, options.repeat)
-            times = [ratio(found, part, "ms") for part in ("value", "gradient")]
-            ms = [found[f"{part} kljax"]["ms"] for part in ("value", "gradient")]
-            temp = [found[f"gradient {side}"]["temp_mb"] for side in SIDES]
-            print(
-                f"{column + '.' + name:24}{times[0]:8.2f}{times[1]:10.2f}{ms[0]:11.2f}{ms[1]:14.2f}"
-                f"{temp[0]:9.1f}{temp[1]:9.1f}",
-                flush=True,
-            )
+            times = "".join(f"{ratio(found, part, 'ms'):9.2f}" for part in PARTS)
+            ms = "".join(f"{found[f'{part} kljax']['ms']:9.1f}" for part in PARTS)
+            temp = "".join(f"{found[f'{PARTS[-1]} {side}']['temp_mb']:9.1f}" for side in SIDES)
+            print(f"{column + '.' + name:24}{times}{ms}{temp}", flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
 
