@@ -244,6 +244,29 @@ def _long_condition(column, name, index, options, dtype, value):
     return float(sum(terms) / abs(value))
 
 
+def _gradient_conditions(column, name, index, options) -> list[float]:
+    """The relative condition numbers of the two gradients in norm: the sum of |x_i| |dg/dx_i| over all stored inputs.
+
+    Where a gradient grows like e^x with x in the hundreds it is above 64, the target: see _judge.
+    """
+    case, kind = cases(column)[index], COLUMNS[column]
+    if not kind.small(case):
+        return [1.0, 1.0]
+    slopes = kind.slopes(name, case, "float64", **options)
+    lengths = [max(map(abs, s)) if s else 0 for s in slopes]
+    total = [0.0, 0.0]
+    for i, x in enumerate((*case.p, *case.q)):
+        steps = np.zeros(len(case.p) + len(case.q), np.float32)
+        steps[i] = 1
+        moved = kind.second(name, case, np.split(steps, [len(case.p)]), **options)
+        for side in range(2):
+            if moved[side] and lengths[side]:
+                ratio = [float(v / lengths[side]) for v in moved[side]]
+                right = [float(v / lengths[side]) for v in slopes[side]]
+                total[side] += abs(float(x)) * float(np.linalg.norm(ratio) / np.linalg.norm(right))
+    return total
+
+
 def measure(column: str, name: str, dtype: str) -> list[Errors]:
     """The errors of a cell on the whole corpus of its column."""
     found = []
@@ -287,11 +310,16 @@ def _judge(column, name, dtype, options, results):
     for side in range(2):
         each = zip(results, slopes, measured, exact, strict=True)
         wrong = [_wrong_gradient(r[2][side], s[side], m, e, dtype) if r else np.nan for r, s, m, e in each]
-        parts.append(Errors("gradient", text, np.array(wrong), allowed))
+        parts.append(Errors("gradient", text, np.array(wrong), allowed.copy()))
     steps = inputs(column, name)
     wrong = [_wrong_tangent(r[1], s, x[2:], m, dtype) if r else np.nan
              for r, s, x, m in zip(results, slopes, steps, measured, strict=True)]  # fmt: skip
-    parts.append(Errors("tangent", text, np.array(wrong), allowed))
+    parts.append(Errors("tangent", text, np.array(wrong), allowed.copy()))
+    # as of values: one eps of every input may cost what it costs the true gradient
+    for i in np.flatnonzero(np.any([np.isfinite(e.errors) & (e.errors > e.allowed) for e in parts[1:]], 0)):
+        kappa = _gradient_conditions(column, name, i, options)
+        for e, k in zip(parts[1:], (*kappa, max(kappa)), strict=True):
+            e.allowed[i] = max(e.allowed[i], k)
     wrong = [_wrong_second(column, name, i, options, r[3], steps[i][2:], dtype) if r else np.nan
              for i, r in enumerate(results)]  # fmt: skip
     parts.append(Errors("second", text, np.array(wrong), np.full(len(here), np.inf)))
