@@ -26,9 +26,10 @@ from kljax._jensen import (
     positive,
     rest_drop,
     rest_gap,
+    split,
     within,
 )
-from kljax._rest import rest, rest_slope
+from kljax._rest import rest, rest_fall, rest_slope
 
 
 class Bernoulli(NamedTuple):
@@ -209,19 +210,14 @@ def _gamma_gap(p: Gamma, q: Gamma, a: Array) -> Array:
     return jnp.where(outside, jnp.inf, value)
 
 
-def _split_excess(c: Array, x: Array, y: Array) -> Array:
-    """c log c + y log y - x log x for x = y + c, c >= 0: minus an entropy, with 0 log 0 = 0."""
-    return jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1) / x), 0) + y * log_over(y, x)
-
-
 def _gamma_largest(p: Gamma, q: Gamma) -> Array:
     x, y, s, t = p.concentration, q.concentration, p.rate, q.rate
     c, d = x - y, s - t
     bounded = (d > 0) & (c >= 0) | (c == 0) & (d == 0)
-    some = jnp.where(c > 0, c, 1)
-    peak = jnp.where(c > 0, some * jnp.log((some / x) / (jnp.where(d > 0, d, 1) / s)), 0)
-    value = peak + y * log_over(y / x, t / s) + rest(y) - rest(x)
-    return jnp.where(bounded | jnp.isnan(c + d), value, jnp.inf)
+    broken = jnp.isnan(c + d)
+    y, t, c, d = (jnp.where(bounded, v, w) for v, w in ((y, x), (t, s), (c, 0), (d, 0)))
+    value = split(x, y, c, s, t, d) + rest_fall(x, y, c)
+    return jnp.where(bounded, value, jnp.where(broken, jnp.nan, jnp.inf))
 
 
 def _gamma_entropy(p: Gamma) -> Array:
@@ -266,13 +262,13 @@ def _dirichlet_gap(p: Dirichlet, q: Dirichlet, a: Array) -> Array:
 
 
 def _dirichlet_largest(p: Dirichlet, q: Dirichlet) -> Array:
-    x, y = p.concentration, q.concentration
-    c, x0, y0 = x - y, _num.total(x), _num.total(y)
-    c0 = _num.total(c)
-    some, c0 = jnp.where(c > 0, c, 1), jnp.where(c0 > 0, c0, 1)
-    peak = jnp.where(c > 0, some * jnp.log((some / x) / (c0 / x0)), 0)
-    value = jnp.sum(peak + y * log_over(y / x, y0 / x0) + rest(y) - rest(x), -1) - (rest(y0) - rest(x0))[..., 0]
-    return jnp.where(jnp.any(c < 0, -1), jnp.inf, value)
+    x, y, c = p.concentration, q.concentration, p.concentration - q.concentration
+    outside = jnp.any(c < 0, -1, keepdims=True)
+    y, c = jnp.where(outside, x, y), jnp.where(outside, 0, c)
+    x0, c0 = _num.total(x), _num.total(c)
+    y0 = jnp.where(2 * c0 < x0, x0 - c0, _num.total(y))
+    value = jnp.sum(split(x, y, c, x0, y0, c0) + rest_fall(x, y, c), -1) - rest_fall(x0, y0, c0)[..., 0]
+    return jnp.where(outside[..., 0], jnp.inf, value)
 
 
 def _dirichlet_entropy(p: Dirichlet) -> Array:

@@ -125,6 +125,14 @@ def _log_gap(z: Array, u: Array) -> Array:
     return jnp.where(near, _num.log1p_gap(jnp.where(near, z, 0)), (far - jnp.log(jnp.where(near, 1, u))) / far / far)
 
 
+def split(x: Array, y: Array, c: Array, s: Array, t: Array, d: Array) -> Array:
+    """x KL of (c, y) / x and (d, t) / s, for x = y + c and s = t + d: terms >= 0."""
+    w = cross(x, y, -c, s, t, -d)
+    some = jnp.where(d > 0, d, 1)
+    first = jnp.where(d > 0, d * (x / s) * _num.xlogx_rest(w / x / some), 0)
+    return first + t * (x / s) * _num.xlogx_rest(-w / x / t)
+
+
 def _xlogx_gap(z: Array) -> Array:
     """(u log u - z) / z^2 for u = 1 + z >= 0."""
     near = (z > -0.5) & (z < 1)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _num
+from kljax import _num, _two
 from kljax._points import is_zero
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -185,14 +185,12 @@ def largest(p: Any, q: Any) -> Array:
     return jnp.where(inner | jnp.isnan(finite), finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
 
 
-def _exact_spread(a: Array, b: Array, left: tuple[Array, Array], small: Array, large: Array) -> Array:
-    """a + b (small/large)^2 with the sign of the exact number; `left` is what rounding left of a and b."""
-    unit = _num.power_of_two(large)
-    small, large = small / unit, large / unit
-    (ss, ss_rest), (ll, ll_rest) = _num.two_product(small, small), _num.two_product(large, large)
-    (first, first_rest), (second, second_rest) = _num.two_product(a, ll), _num.two_product(b, ss)
-    rest = first_rest + second_rest + (a * ll_rest + b * ss_rest) + (left[0] * ll + left[1] * ss)
-    return ((first + second) + rest) / ll
+def _exact_spread(a: _two.Two, b: _two.Two, small: _two.Two, large: _two.Two) -> tuple[_two.Two, _two.Two]:
+    """a large^2 + b small^2 with the sign of the exact number, and large^2, both over a power of two squared."""
+    unit = _num.power_of_two(large[0])
+    small, large = (small[0] / unit, small[1] / unit), (large[0] / unit, large[1] / unit)
+    square = _two.times(large, large)
+    return _two.whole(_two.plus(_two.times(a, square), _two.times(b, _two.times(small, small)))), square
 
 
 @jax.custom_jvp
@@ -292,23 +290,65 @@ def _(primals, tangents):
     return _locs(x), 2 * y * (t.d / x.large - y * scales)
 
 
-def gap(p: Any, q: Any, a: Array) -> Array:
-    """-log(integral of p^a q^(1-a)) / (a (1 - a)) of each coordinate."""
+class _Ordered(NamedTuple):
+    """A pair by the sizes of its scales, the weights of the larger and of the smaller, and what follows from them."""
+
+    small: Any
+    large: Any
+    v: View
+    a: _two.Two
+    b: _two.Two
+    spread: _two.Two  # a + b (small/large)^2, over a power of two squared
+    unit: _two.Two  # large^2 over the same
+
+
+def _scales_in_two(small: Any, large: Any) -> tuple[_two.Two, _two.Two]:
+    """Two scales, over the larger where they are known by their logarithms."""
+    one = jnp.ones_like(large.loc)
+    if isinstance(small, Normal):
+        return (small.scale, 0 * one), (large.scale, 0 * one)
+    return _two.exp(_num.two_difference(small.log_scale, large.log_scale)), (one, 0 * one)
+
+
+def _pair(p: Any, q: Any, a: Array) -> _Ordered:
     b, left = _num.two_difference(jnp.ones_like(a), a)
     small, large, up = ordered(p, q)
     v = view(small, large)
-    a, b = jnp.where(up, b, a), jnp.where(up, a, b)
-    left = jnp.where(up, left, 0), jnp.where(up, 0, left)
-    scales = (small.scale, large.scale) if isinstance(p, Normal) else (v.r, jnp.ones_like(v.r))
-    exact = _exact_spread(*lax.stop_gradient((a, b, left, *scales)))
-    spread = _spread(a, b, v.s, v.r, exact)
+    one = jnp.where(up, b, a), jnp.where(up, left, 0)
+    two = jnp.where(up, a, b), jnp.where(up, 0, left)
+    spread, unit = _exact_spread(one, two, *_scales_in_two(small, large))
+    return _Ordered(small, large, v, one, two, lax.stop_gradient(spread), lax.stop_gradient(unit))
+
+
+def gap(p: Any, q: Any, a: Array) -> Array:
+    """-log(integral of p^a q^(1-a)) / (a (1 - a)) of each coordinate."""
+    small, large, v, (one, _), (two, _), total, unit = _pair(p, q, a)
+    spread = _spread(one, two, v.s, v.r, total[0] / unit[0])
     finite = spread > 0
     spread = jnp.where(finite, spread, 1)
     logs = log_scale(small), log_scale(large)
-    locs = _locs(_Far(small.loc - large.loc, *logs, a, b, v.z, v.r, scale(large), spread))
-    value = 0.5 * (locs + _scales(a, b, v.s, v.e, v.r, spread))
+    locs = _locs(_Far(small.loc - large.loc, *logs, one, two, v.z, v.r, scale(large), spread))
+    value = 0.5 * (locs + _scales(one, two, v.s, v.e, v.r, spread))
     finite &= ~jnp.isinf(v.z * v.z)
     return jnp.where(finite | jnp.isnan(value), value, jnp.inf)
+
+
+def log_power(p: Any, q: Any, a: Array) -> _two.Two:
+    """log of the integral of p^a q^(1-a) of each coordinate as an `exponent`: -a (1 - a) times the gap, else nan."""
+    small, large, _, one, two, total, unit = _pair(p, q, a)
+    zero = jnp.zeros_like(a)
+    if isinstance(p, Normal):
+        wide, (log_small, log_large) = (large.scale, zero), (_two.log(x.scale) for x in (small, large))
+        ratio = _two.plus(log_small, (-log_large[0], -log_large[1]))
+    else:
+        wide = _two.exp((large.log_scale, zero))
+        ratio = _num.two_difference(small.log_scale, large.log_scale)
+    z = _two.over(_num.two_difference(small.loc, large.loc), wide)
+    spread = _two.over(total, unit)
+    size, rest = _two.log(spread[0]), spread[1] / spread[0]
+    locs = _two.over(_two.times(_two.times(one, two), _two.times(z, z)), spread)
+    half = _two.plus(locs, (size[0], size[1] + rest))
+    return _two.exponent(_two.plus(_two.times(two, ratio), (-0.5 * half[0], -0.5 * half[1])))
 
 
 def fisher_rao(p: Any, q: Any) -> Array:

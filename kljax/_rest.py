@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num
-from kljax._jensen import STIRLING, shifts, stirling_terms
+from kljax._jensen import STIRLING, rest_gap, shifts, stirling_terms
 
 _HALF_LOG_2PI = 0.9189385332046727
 
@@ -53,3 +53,8 @@ def _(primals, tangents):
 @rest_slope.defjvp
 def _(primals, tangents):
     return rest_slope(*primals), rest_curvature(*primals) * tangents[0]
+
+
+def rest_fall(x: Array, y: Array, c: Array) -> Array:
+    """rest(y) - rest(x) for x = y + c, c >= 0, as rest is convex and falls."""
+    return rest_gap(x, y, -c, jnp.ones_like(x)) - c * rest_slope(x)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kljax import _num
-from kljax._jensen import cross, log1p_over, log_gap, mix, perspective_gap, rest_gap, within
-from kljax._rest import rest, rest_slope
+from kljax._jensen import cross, log1p_over, log_gap, log_over, mix, perspective_gap, rest_gap, split, within
+from kljax._rest import rest, rest_fall, rest_slope
 
 
 class Wishart(NamedTuple):
@@ -116,6 +116,14 @@ def kl(p: Wishart, q: Wishart) -> Array:
     return _scale_part(p, q, one, below, e) + _digamma_part(_halves(p), _halves(q), h, all_one)
 
 
+def _log_gamma_fall(n: Array, m: Array, c: Array) -> Array:
+    """f(m) - f(n), terms >= 0, for n = m + c and f = log Gamma(n - j/2) - n log n + n, `[..., d]`, j the index."""
+    s = jnp.arange(n.shape[-1], dtype=n.dtype).reshape((1,) * (n.ndim - 1) + (-1,)) / 2
+    x, y, one = n - s, m - s, jnp.ones_like(n)
+    bend = c * jnp.square(s / n) * _num.log1p_gap(-s / n)
+    return rest_fall(x, y, c) + perspective_gap(x, y, n, m, s * c, one) + bend + s * log_over(n, m)
+
+
 def largest(p: Wishart, q: Wishart) -> Array:
     """The supremum is at X = 2 c D^-1, c half the difference of the degrees, D that of the precisions, if D > 0."""
     e, d = _excess(p, q), p.scale_tril.shape[-1]
@@ -127,14 +135,14 @@ def largest(p: Wishart, q: Wishart) -> Array:
     trial = jnp.where(same[..., None, None], eye, lax.stop_gradient(gap_of_precisions))
     definite = ~jnp.any(jnp.isnan(jnp.linalg.cholesky(trial, symmetrize_input=False)), (-2, -1))
     # a second factor, as the derivative of one that does not exist is nan even where it is not used
-    inside = (definite & ~same & (c > 0))[..., None, None]
+    inside = (definite & ~same & (c >= 0))[..., None, None]
     factor = jnp.linalg.cholesky(jnp.where(inside, gap_of_precisions, eye), symmetrize_input=False)
-    size = 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), -1)
-    some = jnp.where(c > 0, c, 1)
-    peak = jnp.where(c > 0, some * (d * jnp.log(some) - size), 0)
-    x, y = _halves(p), _halves(q)
-    rise = jnp.sum(y * jnp.log(y) - x * jnp.log(x) + rest(y) - rest(x), -1)
-    value = peak + rise - q.df * jnp.sum(_num.log1p(z), -1)
+    ok = inside[..., 0]
+    z, g = jnp.where(ok, z, -0.5), jnp.where(ok, jnp.square(jnp.diagonal(factor, axis1=-2, axis2=-1)), 0.75)
+    n, m, h = (jnp.where(ok, v[..., None], w) + 0 * z for v, w in ((p.df / 2, d), (q.df / 2, d - 0.5), (c, 0.5)))
+    shared = -z * (2 + z)  # what a pivot of the difference of the precisions is without the rows below
+    value = split(n, m, h, jnp.ones_like(z), jnp.square(1 + z), shared) - h * log_over(g, shared)
+    value = jnp.sum(value + _log_gamma_fall(n, m, h), -1)
     bad = jnp.isnan(p.df + q.df)
     return jnp.where(bad, jnp.nan, jnp.where(same, 0, jnp.where(definite & (c >= 0), value, jnp.inf)))
 

@@ -15,10 +15,10 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
-from kljax import _bind, _check, _num
+from kljax import _bind, _check, _num, _two
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Densities(NamedTuple):
     kl: Callable[[Any, Any], Array]
     gap: Callable[[Any, Any, Array], Array]
     largest: Callable[[Any, Any], Array]  # sup log(p/q): the Renyi divergence of order inf
+    log_power: Callable[[Any, Any, Array], _two.Two] | None = None  # log of the integral of p^a q^(1-a), in two parts
 
 
 def bind(
@@ -54,11 +55,6 @@ def bind(
     return _bind.public(column, function, words | {"@value": text[name]}, extra)
 
 
-def _power(gap: Array, a: Array) -> Array:
-    """(integral of p^a q^(1-a) - 1) / (a (a - 1)) from the gap: the alpha divergence."""
-    return -_num.expm1_over(-gap, a * (1 - a))
-
-
 def _order(column: Densities, cell: str, name: str, value: ArrayLike, p: Any, q: Any) -> Array:
     """An order or weight in the dtype and with the batch shape of the result."""
     like = jax.eval_shape(column.kl, p, q)
@@ -66,10 +62,16 @@ def _order(column: Densities, cell: str, name: str, value: ArrayLike, p: Any, q:
 
 
 def _at(column: Densities, p: Any, q: Any, a: Array | float) -> Array:
-    """The alpha divergence of checked arguments."""
+    """(integral of p^a q^(1-a) - 1) / (a (a - 1)) of checked arguments: the alpha divergence."""
     like = jax.eval_shape(column.kl, p, q)
     a = jnp.broadcast_to(jnp.asarray(a, like.dtype), like.shape)
-    return _power(column.gap(p, q, a), a)
+    gap, c = column.gap(p, q, a), a * (1 - a)
+    if column.log_power is None:
+        return -_num.expm1_over(-gap, c)
+    y = column.log_power(*lax.stop_gradient((p, q, a)))
+    inside = jnp.isfinite(gap) & jnp.isfinite(y[0])  # far away an order may overflow one of them alone
+    plain = jnp.where(c == 0, 0, -c) * jnp.where(c == 0, 0, gap)
+    return _two.power(gap, c, (jnp.where(inside, y[0], plain), jnp.where(inside, y[1], 0)))
 
 
 def entropy(column: Densities, p: Any, **shape) -> Array:

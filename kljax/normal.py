@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _bounds, _check, _normal, _normal_exact, _num, affinity
+from kljax import _bounds, _check, _normal, _normal_exact, _num, _two, affinity
 from kljax._normal import LogScaleNormal, Normal
 
 __all__ = [
@@ -56,9 +56,14 @@ def _gap(p: Pair, q: Pair, a: Array) -> Array:
     return jnp.sum(_normal.gap(p, q, jnp.broadcast_to(a[..., None], p.loc.shape)), -1)
 
 
+def _log_power(p: Pair, q: Pair, a: Array) -> _two.Two:
+    high, low = _normal.log_power(p, q, jnp.broadcast_to(a[..., None], p.loc.shape))
+    return jnp.sum(high, -1), jnp.sum(low, -1)
+
+
 COLUMN = affinity.Densities(
     "normal", _checked, _summed(_normal.entropy), _summed(_normal.cross_entropy), _summed(_normal.kl), _gap,
-    _summed(_normal.largest),
+    _summed(_normal.largest), _log_power,
 )  # fmt: skip
 
 

@@ -126,6 +126,22 @@ class Density(Discrete):
     def kept(self, group, x):
         return slice(None)
 
+    def steepness(self, name, case, side, **options):
+        """The sum of |x_i| |dg/dx_i| over the numbers of both, over |g|: one eps of each costs a gradient so many."""
+        slopes = self.slopes(name, case, "float64", **options)[side]
+        length = max(map(abs, slopes)) if slopes else 0
+        if not length:
+            return 1.0
+        total, size = 0.0, len(case.p)
+        for i, x in enumerate((*case.p, *case.q)):
+            steps = np.zeros(2 * size, np.float32)
+            steps[i] = 1
+            moved = self.second(name, case, np.split(steps, [size]), **options)[side]
+            if moved:
+                ratio, right = ([float(v / length) for v in values] for values in (moved, slopes))
+                total += abs(float(x)) * float(np.linalg.norm(ratio) / np.linalg.norm(right))
+        return total
+
     def missing(self, case):
         return False
 

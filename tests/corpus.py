@@ -287,23 +287,25 @@ def _judge(column, name, dtype, options, results):
     for side in range(2):
         each = zip(results, slopes, measured, exact, strict=True)
         wrong = [_wrong_gradient(r[2][side], s[side], m, e, dtype) if r else np.nan for r, s, m, e in each]
-        limits = _steep(column, name, dict(options), side, np.array(wrong), allowed)
+        limits = _steep(column, name, options, (side,), np.array(wrong), allowed)
         parts.append(Errors("gradient", text, np.array(wrong), limits))
     steps = inputs(column, name)
     wrong = [_wrong_tangent(r[1], s, x[2:], m, dtype) if r else np.nan
              for r, s, x, m in zip(results, slopes, steps, measured, strict=True)]  # fmt: skip
-    parts.append(Errors("tangent", text, np.array(wrong), allowed))
+    limits = _steep(column, name, options, (0, 1), np.array(wrong), allowed)
+    parts.append(Errors("tangent", text, np.array(wrong), limits))
     wrong = [_wrong_second(column, name, i, options, r[3], steps[i][2:], dtype) if r else np.nan
              for i, r in enumerate(results)]  # fmt: skip
     parts.append(Errors("second", text, np.array(wrong), np.full(len(here), np.inf)))
     return parts
 
 
-def _steep(column, name, options, side, wrong, allowed):
+def _steep(column, name, options, sides, wrong, allowed):
     """What is allowed a gradient: its condition number where it is over its target, worked out for those alone."""
-    limits = allowed.copy()
+    limits, kind = allowed.copy(), COLUMNS[column]
     for i in np.flatnonzero((wrong > allowed) & np.isfinite(wrong)):
-        limits[i] = max(limits[i], COLUMNS[column].steepness(name, cases(column)[i], side, **options))
+        owed = [kind.steepness(name, cases(column)[i], side, **options) for side in sides]
+        limits[i] = max(limits[i], *owed)
     return limits
 
 
