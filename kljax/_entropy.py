@@ -23,6 +23,9 @@ def _powers(a: Array, p: Array, size: Array) -> Array:
     return jnp.where(far, jnp.exp(-a * size), p * jnp.exp(rest))
 
 
+SHANNON, TSALLIS, RENYI = 2, 0, 1  # which entropy
+
+
 def _values(order: Array, p: Array, size: Array) -> tuple[Array, Array]:
     """Tsallis and Renyi entropy of `order`, all `[..., 1]`."""
     a = jnp.where(order == jnp.inf, 2, order)
@@ -46,11 +49,14 @@ def _values(order: Array, p: Array, size: Array) -> tuple[Array, Array]:
 
 def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Array]:
     """(p h, h), h the slope in p minus that at the mode; for Renyi over S, in a form that no order overflows."""
-    unbounded, a = order == jnp.inf, jnp.where(order == jnp.inf, 2, order)
     present = (p > 0) | (size > 0)
     mode = p == jnp.max(p, -1, keepdims=True)
-    least, peak = _num.pick(size, mode), _num.pick(p, mode)
+    least = _num.pick(size, mode)
     beyond = jnp.where(mode | ~present, 0, size - least)
+    if which == SHANNON:
+        return p * beyond, beyond
+    unbounded, a = order == jnp.inf, jnp.where(order == jnp.inf, 2, order)
+    peak = _num.pick(p, mode)
     lost = size > _num.exp_limit(p)  # p h is then what is left of it where p has underflowed
     h = a * beyond * _num.exp_ratio((1 - a) * beyond)
     power = jnp.exp(-a * beyond)
@@ -60,7 +66,7 @@ def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Arr
     h, weighted = jnp.where(unbounded, less, h), jnp.where(unbounded, p * less, weighted)
     power = jnp.where(unbounded, 1 - less, power)
     weight = _num.divide(jnp.ones_like(peak), peak * _num.total(jnp.where(present, power, 0)))
-    if which == 0:
+    if which == TSALLIS:
         weight = jnp.where(unbounded, 0, jnp.exp((1 - a) * least))
     most = float(jnp.finfo(p.dtype).max) / 4
     return weighted * weight, jnp.minimum(h * weight, most)
@@ -68,11 +74,12 @@ def _slopes(order: Array, p: Array, size: Array, which: int) -> tuple[Array, Arr
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def entropy_of(column: Column, which: int, order: Array, a: Array) -> Array:
-    """Tsallis (`which` 0) or Renyi (1) entropy of checked input; both are Shannon's at order 1."""
+    """An entropy of checked input; Tsallis' and Renyi's are Shannon's at order 1."""
 
     def value(order, a):
         p, size, mass = column.surprisal(a)
-        return jnp.where(mass > 0, _values(order, p, size)[which], jnp.nan)[..., 0]
+        found = _num.total(p * size) if which == SHANNON else _values(order, p, size)[which]
+        return jnp.where(mass > 0, found, jnp.nan)[..., 0]
 
     return _fold.by_rows(value, order, a)
 
@@ -116,7 +123,7 @@ def entropy(column: Column, p: ArrayLike, *, axis: int = -1, where: ArrayLike | 
     1.0397
     """
     p = _one(column, "entropy", p, axis, where)
-    return entropy_of(column, 0, _check.parameter("", "order", 1.0, p), p)
+    return entropy_of(column, SHANNON, _check.parameter("", "order", 1.0, p), p)
 
 
 def renyi_entropy(
@@ -135,7 +142,7 @@ def renyi_entropy(
     0.9808
     """
     p = _one(column, "renyi_entropy", p, axis, where)
-    return entropy_of(column, 1, _check.parameter(f"kljax.{column.name}.renyi_entropy", "order", order, p), p)
+    return entropy_of(column, RENYI, _check.parameter(f"kljax.{column.name}.renyi_entropy", "order", order, p), p)
 
 
 def tsallis_entropy(
@@ -154,7 +161,7 @@ def tsallis_entropy(
     0.6250
     """
     p = _one(column, "tsallis_entropy", p, axis, where)
-    return entropy_of(column, 0, _check.parameter(f"kljax.{column.name}.tsallis_entropy", "order", order, p), p)
+    return entropy_of(column, TSALLIS, _check.parameter(f"kljax.{column.name}.tsallis_entropy", "order", order, p), p)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
