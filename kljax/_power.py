@@ -131,17 +131,11 @@ def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.
 def _renyi_jvp(column, share, primals, tangents):
     moving = [t for t in tangents if not is_zero(t)]
 
-    def sweep(order, a, b):
-        sums = column.sums(a, b)
-        pair = column.given(a, b, sums)
-        return sums, _sum(order, pair), pair.mass
-
-    sums, s, mass = _fold.by_rows(sweep, *primals)
-
     @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(order, a, b, sums, s, *given):
+    def tangent(order, a, b, *given):
         steps = iter(given)
-        pair = column.given(a, b, sums)
+        pair = column.pair(a, b)
+        s = _sum(order, pair)  # taken from a loop of its own its second derivatives would be lost
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             turn = _num.rate(lambda v: _sum(v, pair).value, order)
@@ -153,8 +147,7 @@ def _renyi_jvp(column, share, primals, tangents):
             result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False, share)) * next(steps), -1)
         return result
 
-    value = share * jnp.where(mass > 0, s.value, jnp.nan)[..., 0]
-    return value, _fold.by_rows(tangent, *primals, sums, s, *moving)
+    return renyi_of(column, *primals, share), _fold.by_rows(tangent, *primals, *moving)
 
 
 renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)
