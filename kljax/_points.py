@@ -242,7 +242,7 @@ def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, boo
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
     pairs = _fold.copies(column.given, a, b, given=sums, sweep=1)
     terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
-    many, centres = [len(terms)], []
+    many = [len(terms)]
     for side, needed in enumerate(sides):
         turned = mirror(row) if side else row
         for part in _parts(column, slope(turned, next(pairs))) if needed else ():
