@@ -288,7 +288,7 @@ def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     return product, (high - product) + low
 
 
-def _two_sum(a, b):
+def two_sum(a, b):
     """Sums of pairs (rounded, rest): associative up to the rounding of the rests."""
     s = a[0] + b[0]
     v = s - a[0]
@@ -298,7 +298,7 @@ def _two_sum(a, b):
 @jax.custom_jvp
 def running_total(x: Array) -> Array:
     """The cumulative sum over the last axis, compensated: partial sums that cancel keep their digits."""
-    s, rest = lax.associative_scan(_two_sum, (x, jnp.zeros_like(x)), axis=-1)
+    s, rest = lax.associative_scan(two_sum, (x, jnp.zeros_like(x)), axis=-1)
     return s + rest
 
 
