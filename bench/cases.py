@@ -138,3 +138,18 @@ def inputs(column: str, rows: int, outcomes: int, distance: float = 0.1, dtype=n
     a = 2 * rng.standard_normal((rows, outcomes))
     pair = np.stack([a, a + distance * rng.standard_normal(a.shape)])
     return (pair if column == "logits" else ss.softmax(pair, -1)).astype(dtype)
+
+
+def heads_cases(tokens: int = 512, hidden: int = 64, outcomes: int = 32000) -> dict:
+    """name: (loss and gradient in the student of a linear head, the same with all logits at once, arguments)."""
+    rng = np.random.default_rng(0)
+    shapes = (tokens, hidden), (hidden, outcomes), (tokens, hidden), (hidden, outcomes)
+    given = tuple((rng.standard_normal(s) / s[0] ** 0.5).astype(np.float32) for s in shapes)
+
+    def ours(h, w, student, weight):
+        return kljax.heads.loss(kljax.rows.kl, kljax.heads.Head(h, w), kljax.heads.Head(student, weight))
+
+    def composite(h, w, student, weight):
+        return jnp.sum(optax.losses.kl_divergence(jax.nn.log_softmax(student @ weight), jax.nn.softmax(h @ w)))
+
+    return {"heads.loss": (jax.value_and_grad(ours, (2, 3)), jax.value_and_grad(composite, (2, 3)), given)}

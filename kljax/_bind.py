@@ -12,7 +12,7 @@ import jax
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STATIC = ("axis", "axes", "over", "k")  # arguments that shapes depend on
+STATIC = ("axis", "axes", "over", "k", "block")  # arguments that shapes depend on
 
 
 def public(

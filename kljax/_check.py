@@ -212,9 +212,9 @@ def thin(cell: str, name: str, loc: Array, factor: Array, diag: Array) -> tuple[
     return size, factor.shape[-1]
 
 
-def one_event(cell: str, name_a: str, size_a: int, name_b: str, size_b: int) -> None:
-    """Two distributions over vectors of one length."""
-    hint = f"{cell}: {name_a} has events of {size_a} coordinates and {name_b} of {size_b}: they must be equal"
+def one_event(cell: str, name_a: str, size_a: int, name_b: str, size_b: int, of: str = "coordinates") -> None:
+    """Two distributions over vectors of one length, or over outcomes of one number."""
+    hint = f"{cell}: {name_a} has events of {size_a} {of} and {name_b} of {size_b}: they must be equal"
     chex.assert_equal(size_a, size_b, custom_message=hint)
 
 
@@ -263,3 +263,50 @@ def weighted(cell: str, name: str, logits: Array, loc: Array, rest: Array, event
     hint = f"{cell}: {name}.components {rest.shape} beside loc {loc.shape}: expected [..., {str(expected)[1:-1]}]"
     chex.assert_equal(rest.shape[max(rest.ndim - len(expected), 0) :], expected, custom_message=hint)
     return size
+
+
+# linear heads: tokens by a weight over a vocabulary
+
+
+def product(cell: str, name: str, hidden: Array, weight: Array, bias: Any) -> None:
+    """hidden `[..., H]`, weight `[H, V]`, bias `[V]`."""
+    hint = f"{cell}: {name}.hidden {hidden.shape} and {name}.weight {weight.shape}: expected [..., H] and [H, V]; "
+    hint += "pass the transpose of a weight [V, H], such as an embedding"
+    ok = hidden.ndim > 0 and weight.ndim == 2 and hidden.shape[-1] == weight.shape[0] and weight.shape[1] > 0
+    chex.assert_equal(ok, True, custom_message=hint)
+    if bias is not None:
+        hint = f"{cell}: {name}.bias {jnp.shape(bias)}: expected [V] = {weight.shape[1:]}"
+        chex.assert_equal(jnp.shape(bias), weight.shape[1:], custom_message=hint)
+
+
+def top_k(cell: str, listed: Any, indices: Any, log_tail: Any) -> None:
+    """The fields of a TopK: `[..., k]`, `[..., k]`, `[...]`."""
+    shapes = jnp.shape(listed), jnp.shape(indices), jnp.shape(log_tail)
+    hint = f"{cell}: p has logits {shapes[0]}, indices {shapes[1]}, log_tail {shapes[2]}: expected [..., k], [..., k], "
+    hint += "[...] as kljax.logits.top_k gives them"
+    ok = len(shapes[0]) > 0 and shapes[0] == shapes[1] and shapes[2] == shapes[0][:-1]
+    chex.assert_equal(ok, True, custom_message=hint)
+
+
+def number(cell: str, name: str, value: ArrayLike, dtype: Any) -> Array:
+    """One number."""
+    hint = f"{cell}: {name} {jnp.shape(value)}: pass one number; for several call vmap over it"
+    chex.assert_equal(jnp.shape(value), (), custom_message=hint)
+    return jnp.asarray(value).astype(dtype)
+
+
+def mask(cell: str, where: ArrayLike, outcomes: int) -> Array:
+    """A mask `[V]` of the vocabulary."""
+    hint = f"{cell}: where {jnp.shape(where)}: expected [V] = ({outcomes},); what is to be left out of a token's loss "
+    hint += "is its weight"
+    chex.assert_equal(jnp.shape(where), (outcomes,), custom_message=hint)
+    return jnp.asarray(where).astype(bool)
+
+
+def by_tokens(cell: str, name: str, value: ArrayLike, lead: tuple[int, ...], like: Array) -> Array:
+    """One number for all tokens or one each, `[...]`, as `[T]` in the dtype of `like`, integers as they are."""
+    value = jnp.asarray(value)
+    hint = f"{cell}: {name} {value.shape}: pass one number, or one a token, {lead}"
+    chex.assert_equal(value.shape in ((), lead), True, custom_message=hint)
+    kept = value if jnp.issubdtype(value.dtype, jnp.integer) and name == "labels" else value.astype(like.dtype)
+    return jnp.broadcast_to(kept, lead).reshape(-1)

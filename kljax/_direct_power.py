@@ -90,5 +90,19 @@ def _tsallis_mirrored(pair: Pair, a: Array) -> Slope:
     return _slope(pair, -a, jnp.where(a >= 0, a, jnp.nan))
 
 
+def _told(slope: Slope, pair: Pair) -> Slope:
+    """Wild wherever a mass is missing, also where the slope is finite."""
+    return slope._replace(wild=slope.wild | jnp.isinf(pair.d))
+
+
+def _renyi_slope(pair: Pair, a: Array) -> Slope:
+    return _told(_tsallis_slope(pair, a), pair)
+
+
+def _renyi_mirrored(pair: Pair, a: Array) -> Slope:
+    return _told(_tsallis_mirrored(pair, a), pair)
+
+
 alpha = Direct(_alpha_term, _alpha_slope, _alpha_mirrored)
 tsallis = Direct(_tsallis_term, _tsallis_slope, _tsallis_mirrored)
+renyi = Direct(_tsallis_term, _renyi_slope, _renyi_mirrored)  # Tsallis, as Renyi is made of it

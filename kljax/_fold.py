@@ -10,6 +10,7 @@ reads each logit once; on a CPU, plain reductions over blocks of rows that stay 
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -22,6 +23,7 @@ from kljax import _num
 T = TypeVar("T")
 
 BLOCK = 1 << 19  # elements of an array in one block on a CPU: 2 MiB of float32
+LARGE = 1 << 23  # and elsewhere, where a rare case needs as much memory as many arrays
 TARGET: str | None = None  # "gpu" to compile for one without having one, before anything is traced
 
 
@@ -138,10 +140,9 @@ def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
     """KL(p || q) of whole rows and what they leave, by plain reductions: the same sums as in a `Fold`."""
     in_p, in_q = a != -jnp.inf, b != -jnp.inf
     top, top_q = jnp.max(a, -1, keepdims=True), jnp.max(b, -1, keepdims=True)
-    other = jnp.max(jnp.where(a == top, b, -jnp.inf), -1, keepdims=True)
     some = (top > -jnp.inf) & (top_q > -jnp.inf)
-    top, top_q, other = (jnp.where(x == -jnp.inf, 0, x) for x in (top, top_q, other))
-    (d, rest), (at_top, rest_top) = _num.two_difference(a, b), _num.two_difference(top, other)
+    top, top_q = (jnp.where(x == -jnp.inf, 0, x) for x in (top, top_q))
+    (d, rest), (at_top, rest_top) = _num.two_difference(a, b), _num.two_difference(top, top_q)
     r = jnp.where(in_p & in_q, (d - at_top) + (rest - rest_top), 0)
     e = jnp.exp(a - top)
     mass = _num.total(e)
@@ -149,16 +150,15 @@ def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
     y = mean - r
     near = jnp.abs(y) < 1
     small = jnp.where(near, y, 0)
-    lift = jnp.maximum(jnp.where(some, top_q - other + mean, 0) - _num.exp_limit(a) / 2, 0)
+    lift = jnp.maximum(jnp.where(some, mean, 0) - _num.exp_limit(a) / 2, 0)
     scaled = e * jnp.exp(-lift)  # without it kl > 80 would overflow
-    far = jnp.exp(b - other + (mean - lift)) - jnp.where(in_p, scaled * (1 + y), 0)
+    far = jnp.exp(b - top_q + (mean - lift)) - jnp.where(in_p, scaled * (1 + y), 0)
     terms = jnp.where(near & in_p, scaled * (small * small * _num.exp_remainder_near(small)), far)
     w = _num.divide(_num.total(jnp.where(in_p & ~in_q, jnp.inf, terms)), mass)
     value = jnp.where(lift > 0, lift + jnp.log(w + jnp.exp(-lift)), _num.log1p(w))
     mass_q = _num.total(jnp.exp(b - top_q))
-    apart = jnp.log(_num.divide(mass, mass_q)) - (top_q - other)
-    shift = jnp.where(value < 0.5, mean - value, apart)
-    left = Sums(top, other, top, top_q, mass, mass_q, jnp.where(jnp.isfinite(shift), shift, 0))
+    shift = jnp.where(value < 0.5, mean - value, jnp.log(_num.divide(mass, mass_q)))
+    left = Sums(top, top_q, top, top_q, mass, mass_q, jnp.where(jnp.isfinite(shift), shift, 0))
     return jnp.where(some, value, jnp.nan), left
 
 
@@ -201,6 +201,41 @@ def where_all(easy: Array, simple: Callable[[], T], general: Callable[[], T]) ->
     return lax.cond(jnp.all(easy), simple, general) if on_cpu() else general()
 
 
+def along(coefficients: Callable[[], Array], inputs: tuple[Array, ...], step: Array) -> Array:
+    """The derivative along a step in the first of the inputs that the coefficients are made of.
+
+    On a CPU the coefficients are a branch of a conditional, with which nothing is fused: reverse mode over blocks of
+    rows would else form them in the one thread that writes a block into its place.
+    """
+    if on_cpu():
+        taken = lax.optimization_barrier(jnp.array(True))
+        none = varying(jnp.zeros_like(inputs[0]), inputs)
+        return jnp.sum(lax.cond(taken, coefficients, lambda: none) * step, -1)
+    return jnp.sum(coefficients() * step, -1)
+
+
+def axes_of(x: Array) -> frozenset[Any]:
+    """The mesh axes over which a value varies inside shard_map."""
+    kind: Any = jax.typeof(x)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+
+
+def varying(tree: T, like: Any) -> T:
+    """Inside shard_map, as varying over the mesh as all of `like` together: branches and loops have one type."""
+    axes = frozenset().union(*map(axes_of, jax.tree.leaves(like)))
+
+    def cast(x: Array) -> Array:
+        missing = tuple(axes - axes_of(x))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def either(easy: Array, simple: Callable[[], T], general: Callable[[], T]) -> T:
+    """simple() where all rows are easy, else general(), of which it is a special case: both a few numbers a row."""
+    return lax.cond(jnp.all(easy), simple, general)
+
+
 def hold(tree: T) -> T:
     """The same, once: a CPU compiler evaluates a polynomial again for each sum over it; on a GPU this costs memory."""
     return lax.optimization_barrier(tree) if on_cpu() else tree
@@ -212,21 +247,25 @@ def _in_one_place() -> bool:
     return jax.device_count() == 1 or (not mesh.empty and mesh.are_all_axes_manual)
 
 
-def rows_of_a_block(batch: int, outcomes: int) -> int:
+def rows_of_a_block(batch: int, outcomes: int, rare: bool = False) -> int:
     """How many rows a block has; all of them where there is nothing to gain."""
-    if batch * outcomes <= 2 * BLOCK or not (on_cpu() and _in_one_place()):
+    block = BLOCK if on_cpu() else LARGE
+    if batch * outcomes <= 2 * block or not ((rare or on_cpu()) and _in_one_place()):
         return batch
-    most = max(1, BLOCK // outcomes)
+    most = max(1, block // outcomes)
     even = [r for r in range(most, most // 2, -1) if batch % r == 0]
     return even[0] if even else most
 
 
-def by_rows(function: Callable[..., T], *trees: Any) -> T:
-    """A function of arrays `[..., n]` with one batch (or 1 in its place), row by row, on a CPU in blocks of rows."""
+def by_rows(function: Callable[..., T], *trees: Any, rare: bool = False) -> T:
+    """A function of arrays `[..., n]` with one batch (or 1 in its place), row by row.
+
+    On a CPU, and everywhere where it is rare and needs much memory, in blocks of rows.
+    """
     leaves, tree = jax.tree.flatten(trees)
     lead: tuple[int, ...] = np.broadcast_shapes(*(x.shape[:-1] for x in leaves))
     batch, longest = math.prod(lead), max(x.shape[-1] for x in leaves)
-    size = rows_of_a_block(batch, longest)
+    size = rows_of_a_block(batch, longest, rare)
     if size >= batch:
         return function(*trees)
     flat = [_rows(x, lead, batch) for x in leaves]
@@ -245,6 +284,21 @@ def by_rows(function: Callable[..., T], *trees: Any) -> T:
         rest = block([flat[i][count * size :] for i in cut])
         found = jax.tree.map(lambda y, z: jnp.concatenate([y, z]), found, rest)
     return jax.tree.map(lambda y: y.reshape(*lead, *y.shape[1:]), found)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def numbers(function: Callable[..., T], rare: bool, *trees: Any) -> T:
+    """`by_rows` inside the rule of a custom_jvp: there jax takes loops apart and loses the rules of what is in them.
+
+    Second derivatives were then wrong by a third. What is itself a custom_jvp is left whole.
+    """
+    return by_rows(function, *trees, rare=rare)
+
+
+@numbers.defjvp
+def _(function, rare, primals, tangents):
+    moved = jax.jvp(lambda *trees: by_rows(function, *trees, rare=rare), primals, tangents)[1]
+    return numbers(function, rare, *primals), moved
 
 
 def _rows(x: Array, lead: tuple[int, ...], batch: int) -> Array:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _fold
+from kljax import _fold, _num
 
 
 class Pair(NamedTuple):
@@ -66,14 +66,31 @@ def parts(slope: Slope) -> tuple[Part, ...]:
     return _OF_ANY if slope.far is None else _OF_FAR
 
 
+def totals_of(p: Array, slope: Slope) -> Sequence[Array]:
+    """The totals of `parts`; on a CPU, where each is a sweep, of the one or two that matter to rows without a peak."""
+    if not _fold.on_cpu():
+        return _fold.totals(*(part(p, slope) for part in parts(slope)))
+    # each on its own, for the slope may be a tangent, which reverse mode must tell from the masses
+    p, weighted, far = _fold.hold(p), _fold.hold(slope.weighted), _fold.hold(slope.far)
+    slope = slope._replace(weighted=weighted, far=far)
+    peak = jnp.max(p, -1, keepdims=True)
+    none = jnp.zeros_like(peak)
+    beyond = none if far is None else _num.total(jnp.where(far, p, 0))
+    easy = (peak <= 0.5) & (beyond <= 0.75)
+
+    def simple() -> tuple[Array, ...]:
+        some = none, _num.total(weighted)
+        return (*some, 1 - beyond) if far is None else (*some, beyond, 1 - beyond, none)
+
+    return _fold.where_all(easy, simple, lambda: tuple(_num.total(part(p, slope)) for part in parts(slope)))
+
+
 def centred(p: Array, slope: Slope, totals: Sequence[Array] | None = None) -> tuple[Array, Array]:
     """p h and h minus the mean of h under p, from the limit of h in the rows where most of p is far.
 
     One outcome may hold almost all mass: its own difference from the mean is then what the others leave over.
     """
-    if totals is None:
-        totals = _fold.totals(*(part(p, slope) for part in parts(slope)))
-    top, others, mass, *rest = totals
+    top, others, mass, *rest = totals_of(p, slope) if totals is None else totals
     weighted, plain = slope.weighted, slope.plain
     if slope.far is not None:
         (near, signed), far = rest, mass

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _direct, _fold, _num
-from kljax._pair import Pair, Part, Slope, centred, parts
+from kljax._pair import Pair, Part, Slope, centred, parts, totals_of
 from kljax.rows import Row
 
 Outer = Callable[[Array], tuple[Array, Array]]
@@ -187,10 +187,11 @@ def _from_the_limit(row: Row, pair: Pair, given: Slope, t: Array, x: Array) -> S
 def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | float, totals: Any) -> Array:
     """The gradient of D(p, q) in the input a that p was made of, times the outer derivative."""
     given = slope(row, pair)
-    if totals is None:
-        given = given._replace(weighted=_fold.hold(given.weighted))
+    wild = given.wild
+    if totals is not None and wild is not None:
+        *totals, wild = totals
     weighted, plain = centred(pair.p, given, totals) if _parts(column, given) else given[:2]
-    return finish(column, a, pair, weighted * scale, plain * scale, given.wild)
+    return finish(column, a, pair, weighted * scale, plain * scale, wild)
 
 
 def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array | None = None) -> Array:
@@ -198,7 +199,7 @@ def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, 
     result = column.pull(a, weighted, plain)
     most, reported = _num.slope_limit(a), jnp.isinf(pair.d)
     if wild is not None:
-        reported |= jnp.any(wild, -1, keepdims=True)
+        reported |= jnp.any(wild.astype(bool), -1, keepdims=True)
     result = jnp.where(reported, jnp.clip(result, -most, most), result)
     # masses alone do not tell: two logits may both underflow and still be the outcome that matters most
     deleted = (pair.p == 0) & (pair.q == 0) & (pair.d == 0)
@@ -217,7 +218,7 @@ def itself(x: Array) -> tuple[Array, Array]:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itself) -> Array:
     """Sum of `points` over the last axis, or a function of it: nan for a row without any mass."""
-    return _fold.by_rows(lambda row, a, b: outer(_value(column, row, a, b)[0])[0][..., 0], row, a, b)
+    return _fold.by_rows(lambda row, a, b: outer(_totals(column, row, a, b, (False, False)).total)[0][..., 0], row, a, b)
 
 
 class Given(NamedTuple):
@@ -225,35 +226,56 @@ class Given(NamedTuple):
 
     total: Any  # None where no function of it is asked for
     sums: Any
-    centres: Any = (None, None)  # the totals of `parts` for either side, None where they are yet to be formed
+    sides: Any = (None, None)  # for either argument the totals of `parts` and of wildness, None where yet to be formed
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def total_of(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
     """The sum itself and what else the derivatives in these sides need from whole rows."""
-    return _fold.by_rows(lambda row, a, b: _totals(column, row, a, b, sides), row, a, b)
+    return _moving(column, sides, row, a, b)
 
 
 def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
-    """On a CPU each sum is a sweep and costs a logarithm again, so that only the divergence itself is formed."""
     if _fold.on_cpu():
-        return Given(*_value(column, row, a, b))
+        return _totals_on_cpu(column, row, a, b, sides)
     shortcut = _shortcut(column, row, a, b)
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
     pairs = _fold.copies(column.given, a, b, given=sums, sweep=1)
     terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
-    many = [len(terms)]
+    ends = [len(terms)]
     for side, needed in enumerate(sides):
         turned = mirror(row) if side else row
-        for part in _parts(column, slope(turned, next(pairs))) if needed else ():
+        given = slope(turned, next(pairs))
+        for part in (*_parts(column, given), *_wildness(given)) if needed else ():
             pair = next(pairs)
             pair = pair.swap() if side else pair
             terms.append(part(pair.p, slope(turned, pair)))
-        many.append(len(terms))
+        ends.append(len(terms))
     found = _fold.totals(*terms) if terms else ()
-    centres = tuple(tuple(found[i:j]) if j > i else None for i, j in itertools.pairwise(many))
-    total = shortcut[0] if shortcut else _joined(row, found[: many[0]], next(pairs).mass)
-    return Given(total, sums, centres)
+    total = shortcut[0] if shortcut else _joined(row, found[: ends[0]], next(pairs).mass)
+    return Given(total, sums, tuple(tuple(found[i:j]) for i, j in itertools.pairwise(ends)))
+
+
+def _totals_on_cpu(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
+    """The same, each sum a sweep over the block of rows; what several of them need is formed once."""
+    shortcut = _shortcut(column, row, a, b)
+    sums = column.sums(a, b) if shortcut is None else shortcut[1]
+    pair = column.given(a, b, sums)
+    if any(sides) or len(_terms(row)) > 1:
+        pair = _held(pair)
+    total = shortcut[0] if shortcut else _joined(row, [_num.total(term(pair)) for term in _terms(row)], pair.mass)
+    found = []
+    for turned, seen, needed in ((row, pair, sides[0]), (mirror(row), pair.swap(), sides[1])):
+        given = slope(turned, seen)
+        centre = totals_of(seen.p, given) if needed and _parts(column, given) else ()
+        wild = (_num.total(part(seen.p, given)) for part in _wildness(given) if needed)
+        found.append((*centre, *wild))
+    return Given(total, sums, tuple(found))
+
+
+def _wildness(given: Slope) -> tuple[Part, ...]:
+    """Whether any slope of a row is wild, as a number that is not 0."""
+    return () if given.wild is None else (lambda p, slope: jnp.where(slope.wild, jnp.ones_like(p), 0),)
 
 
 def _parts(column: Column, given: Slope) -> tuple[Part, ...]:
@@ -285,21 +307,9 @@ def _shortcut(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]
     return None
 
 
-def _value(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]:
-    """The divergence `[..., 1]` and the sums of the two rows."""
-    shortcut = _shortcut(column, row, a, b)
-    if shortcut is not None:
-        return shortcut
-    sums = column.sums(a, b)
-    terms, pairs = _terms(row), _fold.copies(column.given, a, b, given=sums, sweep=1)
-    if len(terms) > 1 and _fold.on_cpu():
-        pairs = itertools.repeat(_held(next(pairs)))
-    found = _fold.totals(*(term(next(pairs)) for term in terms))
-    return _joined(row, found, next(pairs).mass), sums
-
-
 def _held(pair: Pair) -> Pair:
-    return pair._replace(delta=_fold.hold(pair.delta))
+    p, q, delta = _fold.hold((pair.p, pair.q, pair.delta))
+    return pair._replace(p=p, q=q, delta=delta)
 
 
 def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
@@ -322,10 +332,12 @@ def tangent_of(
         scale = 1.0 if outer is itself else outer(given.total)[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):
-            result += jnp.sum(gradient(column, row, a, next(pairs), scale, given.centres[0]) * next(steps), -1)
+            pair = next(pairs)
+            result += _fold.along(lambda: gradient(column, row, a, pair, scale, given.sides[0]), (a, b), next(steps))
         if not is_zero(db):
             turned = next(pairs).swap()
-            result += jnp.sum(gradient(column, mirror(row), b, turned, scale, given.centres[1]) * next(steps), -1)
+            turn = mirror(row)
+            result += _fold.along(lambda: gradient(column, turn, b, turned, scale, given.sides[1]), (b, a), next(steps))
         for i, d in enumerate(dargs):
             if not is_zero(d):
                 pair = next(pairs)
@@ -351,9 +363,13 @@ def _total_jvp(column, sides, primals, tangents):
     given = total_of(column, row, a, b, sides)
     along = tangent_of(column, row, a, b, given, da, db, drow.args)[..., None]
     turned = jax.tree.map(jnp.zeros_like, given)
-    if jax.tree.leaves(given.centres):
-        turned = jax.jvp(lambda row, a, b: _totals(column, row, a, b, sides), primals, _instantiated(tangents))[1]
+    if jax.tree.leaves(given.sides):
+        turned = jax.jvp(partial(_moving, column, sides), primals, _instantiated(tangents))[1]
     return given, turned._replace(total=along, sums=jax.tree.map(jnp.zeros_like, given.sums))
+
+
+def _moving(column, sides, row, a, b):
+    return _fold.by_rows(lambda row, a, b: _totals(column, row, a, b, sides), row, a, b)
 
 
 def _instantiated(tangents):

@@ -5,18 +5,19 @@ divergence, a sum of terms >= 0. Far: a sum of exponentials of log masses.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from kljax import _check, _fold, _num, rows
+from kljax import _check, _direct_power, _fold, _num, rows
 from kljax._cells import pair_of
-from kljax._pair import Pair, centre, centred
-from kljax._points import Column, divergence, finish, is_zero, mirror, points, slope
+from kljax._pair import Pair, Slope, centred, totals_of
+from kljax._points import Column, Given, divergence, finish, is_zero, mirror, points, slope, total_of
 
 
 class _Sum(NamedTuple):
@@ -68,86 +69,144 @@ def _sum(order: Array, pair: Pair) -> _Sum:
     return _Sum(near | one, jnp.where(one, 0, excess), log, jnp.where(order >= 0, value, jnp.nan))
 
 
-def _slopes(order: Array, pair: Pair, s: _Sum, first: bool, times: float) -> tuple[Array, Array, Array]:
-    """(p h, h, wild) for the first argument, or for the second of the swapped pair."""
+class _Rows(NamedTuple):
+    """What the slopes need of whole rows, all `[..., 1]`."""
+
+    near: Array  # where the slopes are those of the Tsallis divergence over S
+    scale: Array  # 1 / S
+    log: Array  # log S with finfo.tiny for missing masses, as slopes see it
+    value: Array
+    top: Array  # max log(p/q) and how many outcomes attain it, for order inf
+    ties: Array
+
+
+def _row(order: Array) -> rows.Row:
+    """The Tsallis divergence, as the derivatives of Renyi's want it."""
+    return replace(rows.tsallis(jnp.where(order == jnp.inf, 2, order)), direct=_direct_power.renyi)
+
+
+def _simple(order: Array, t: Array) -> tuple[_Rows, Array]:
+    """For rows that are near, and whether they are, from their Tsallis divergence alone."""
     a = jnp.where(order == jnp.inf, 2, order)
-    row = rows.tsallis(a)
+    excess = (a - 1) * jnp.where(jnp.isfinite(t), t, 0)
+    near = jnp.isfinite(t) & (excess >= -0.5) & (order < jnp.inf)
+    value = t * _num.log1p_ratio(jnp.where(near, excess, 0))
+    zero, one = jnp.zeros_like(t), jnp.ones_like(t)
+    found = _Rows(zero == 0, 1 / (1 + jnp.where(near, excess, 0)), zero, value, zero, one)
+    # a row that is nan is nan either way
+    return found, (near & (excess < _num.slope_limit(t))) | jnp.isnan(t)
+
+
+def _general(order: Array, pair: Pair) -> _Rows:
+    """For any rows."""
+    a, s = jnp.where(order == jnp.inf, 2, order), _sum(order, pair)
+    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
+    log = log_sum(_exponents(a, pair, jnp.array(True)))
+    scale = 1 / jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
+    top = jnp.max(pair.d, -1, keepdims=True)
+    ties = _num.total(jnp.where(_attains(pair, top), jnp.ones_like(pair.d), 0))
+    near = s.near & (s.excess < _num.slope_limit(log))  # beyond it slopes overflow before they are divided by S
+    value = jnp.where(pair.mass > 0, s.value, jnp.nan)
+    return _Rows(near, scale, log, value, top, jnp.maximum(ties, 1))
+
+
+def _attains(pair: Pair, top: Array) -> Array:
+    """Up to the rounding by which one compiled loop may differ from another in the same number."""
+    slack = 4 * float(jnp.finfo(top.dtype).eps) * jnp.abs(top)
+    return (pair.d >= jnp.where(jnp.isfinite(top), top - slack, top)) & (pair.log_hi > -jnp.inf)
+
+
+def _slope(order: Array, pair: Pair, whole: _Rows, first: bool) -> Slope:
+    """The slope in the first argument, or in the second as `pair.p` of the swapped pair."""
+    row = _row(order)
     given = slope(row if first else mirror(row), pair)
-    weighted, plain = centred(pair.p, given._replace(weighted=_fold.hold(given.weighted)))
-    tame = jnp.zeros_like(pair.p, bool) if given.wild is None else given.wild
-    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
-    easy = s.near & (s.excess < _num.slope_limit(pair.d)) & ~lacking & (order < jnp.inf)
-    scale = times / (1 + s.excess)
-
-    def simple() -> tuple[Array, Array, Array]:
-        return weighted * scale, plain * scale, tame
-
-    return _fold.where_all(easy, simple, lambda: _far_slopes(order, pair, s, first, times, (weighted, plain, tame)))
+    given = given._replace(weighted=given.weighted * whole.scale, plain=given.plain * whole.scale)
+    given = given._replace(reach=given.reach * whole.scale)
+    pieces = given.weighted, given.plain, given.far, given.wild
+    pieces = _fold.where_all(whole.near, lambda: pieces, lambda: _far_slope(order, pair, whole, first, pieces))
+    weighted, plain, far, wild = pieces
+    return Slope(weighted, plain, far, given.reach, wild)
 
 
-def _far_slopes(
-    order: Array, pair: Pair, s: _Sum, first: bool, times: float, given: tuple[Array, Array, Array]
-) -> tuple[Array, Array, Array]:
+def _far_slope(order: Array, pair: Pair, whole: _Rows, first: bool, given: tuple[Any, ...]) -> tuple[Array, ...]:
     """The same where S is small or an order or a slope is infinite; `given` is what holds elsewhere."""
-    (weighted, plain, tame), a = given, jnp.where(order == jnp.inf, 2, order)
-    oriented = pair if first else pair.swap()
-    lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
-    stuck = s.value == jnp.inf
-    terms = _exponents(a, oriented, jnp.array(True))
-    log = jnp.where(lacking, log_sum(terms), s.log)
-    scale = times / jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
-    share = jnp.exp(terms - jnp.where(jnp.isfinite(log), log, 0))
-    d = pair.tame
+    a, oriented = jnp.where(order == jnp.inf, 2, order), pair if first else pair.swap()
+    log, d = jnp.where(jnp.isfinite(whole.log), whole.log, 0), pair.tame
+    share = jnp.exp(_exponents(a, oriented, jnp.array(True)) - log)
     power = a - 1 if first else -a
     largest = math.log(jnp.finfo(d.dtype).max) - 3
-    relative = jnp.exp(jnp.minimum(power * d - jnp.where(jnp.isfinite(log), log, 0), largest))
-    top = (oriented.d == jnp.max(oriented.d, -1, keepdims=True)) & (pair.log_hi > -jnp.inf)
-    unbounded = order == jnp.inf
-    apart = s.value > 0
-    ties = jnp.where(top, jnp.ones_like(pair.p), 0)
-    ties = ties / jnp.maximum(_num.total(ties), 1)  # as jnp.max has it, a tie is shared out
+    relative = jnp.exp(jnp.minimum(power * d - log, largest))
+    unbounded, apart = order == jnp.inf, whole.value > 0
+    # as jnp.max has it, a tie is shared out
+    ties = jnp.where(_attains(oriented, whole.top), jnp.ones_like(pair.p), 0) / whole.ties
     share = jnp.where(unbounded, jnp.where(apart, ties, pair.p), share)
     attained = jnp.where(apart, _num.quotient(ties, jnp.maximum(pair.p, _num.tiny(pair.p))), 1)
     relative = jnp.where(unbounded, attained, relative)
     off_one = jnp.where(a == 1, 2, a)
-    factor = times * (jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a))
-    near = s.near & (s.excess < _num.slope_limit(d))  # beyond it slopes overflow before they are divided by S
-    wild = jnp.where(near, tame, jnp.isinf(pair.d) & (stuck | (power < 0)))
-    share, relative = centre(pair.p, factor * (share - pair.p), factor * (relative - 1))
-    return jnp.where(near, weighted * scale, share), jnp.where(near, plain * scale, relative), wild
+    factor = jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a)
+    wild = jnp.isinf(pair.d) & ((whole.value == jnp.inf) | (power < 0))
+    near, (weighted, plain, far, rough) = whole.near, given
+    weighted = jnp.where(near, weighted, factor * (share - pair.p))
+    return weighted, jnp.where(near, plain, factor * (relative - 1)), far & near, jnp.where(near, rough, wild)
+
+
+def _found(column: Column, order: Array, a: Array, b: Array, sides: tuple[bool, bool]) -> tuple[_Rows, Given]:
+    """What whole rows leave; the far ones are looked at in blocks, for they take the memory of many arrays."""
+    given = total_of(column, _row(order), a, b, sides)
+    simple, easy = _simple(order, given.total)
+    for totals, needed in zip(given.sides, sides, strict=True):
+        easy &= (totals[-1] == 0) if needed else True  # none is wild
+
+    def near() -> tuple[_Rows, Any]:
+        scaled = ((simple.scale * x[0], simple.scale * x[1], *x[2:]) if x else x for x in given.sides)
+        return simple, tuple(scaled)
+
+    def general(order, a, b, sums):
+        pair = column.given(a, b, sums)
+        whole, found = _general(order, pair), []
+        for seen, first, needed in ((pair, True, sides[0]), (pair.swap(), False, sides[1])):
+            h = _slope(order, seen, whole, first)
+            wild = jnp.where(jnp.any(h.wild, -1, keepdims=True), jnp.ones_like(whole.log), 0)
+            found.append((*totals_of(seen.p, h), wild) if needed else ())
+        return whole, tuple(found)
+
+    whole, found = _fold.either(easy, near, lambda: _fold.numbers(general, True, order, a, b, given.sums))
+    return whole, given._replace(sides=found)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.0) -> Array:
     """The Renyi divergence of checked inputs, times `share`; `order` is `[..., 1]`."""
-
-    def value(order, a, b):
-        pair = column.pair(a, b)
-        return share * jnp.where(pair.mass > 0, _sum(order, pair).value, jnp.nan)[..., 0]
-
-    return _fold.by_rows(value, order, a, b)
+    return share * _found(column, order, a, b, (False, False))[0].value[..., 0]
 
 
 def _renyi_jvp(column, share, primals, tangents):
     moving = [t for t in tangents if not is_zero(t)]
+    whole, given = _found(column, *primals, (not is_zero(tangents[1]), not is_zero(tangents[2])))
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(order, a, b, *given):
-        steps = iter(given)
-        pair = column.pair(a, b)
-        s = _sum(order, pair)  # taken from a loop of its own its second derivatives would be lost
+    def tangent(order, a, b, whole, given, *some):
+        steps = iter(some)
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
+            pair = next(pairs)
             turn = _num.rate(lambda v: _sum(v, pair).value, order)
             result += share * (jnp.where(pair.mass > 0, turn, 0) * next(steps))[..., 0]
-        if not is_zero(tangents[1]):
-            result += jnp.sum(finish(column, a, pair, *_slopes(order, pair, s, True, share)) * next(steps), -1)
-        if not is_zero(tangents[2]):
-            swapped = pair.swap()
-            result += jnp.sum(finish(column, b, swapped, *_slopes(order, swapped, s, False, share)) * next(steps), -1)
+        for x, totals, first in ((a, given.sides[0], True), (b, given.sides[1], False)):
+            if totals:
+                pair = next(pairs)
+                seen = pair if first else pair.swap()
+
+                def coefficients(x=x, seen=seen, totals=totals, first=first):
+                    h = _slope(order, seen, whole, first)
+                    weighted, plain = centred(seen.p, h, totals[:-1])
+                    return finish(column, x, seen, share * weighted, share * plain, totals[-1])
+
+                result += _fold.along(coefficients, (x, a, b, order), next(steps))
         return result
 
-    return renyi_of(column, *primals, share), _fold.by_rows(tangent, *primals, *moving)
+    return share * whole.value[..., 0], _fold.by_rows(tangent, *primals, whole, given, *moving)
 
 
 renyi_of.defjvp(_renyi_jvp, symbolic_zeros=True)

@@ -28,9 +28,9 @@ def _top(a: Array) -> Array:
 
 
 def _raw(a: Array, b: Array, from_p: Array, from_q: Array) -> Array:
-    """(a - from_p) - (b - from_q), 0 where neither has mass."""
+    """(a - from_p) - (b - from_q), nan where neither has mass."""
     (d, rest), (at, rest_at) = _num.two_difference(a, b), _num.two_difference(from_p, from_q)
-    return jnp.where((a == -jnp.inf) & (b == -jnp.inf), 0, (d - at) + (rest - rest_at))
+    return (d - at) + (rest - rest_at)
 
 
 def sums(a: Array, b: Array) -> Sums:
@@ -58,8 +58,8 @@ def pair(a: Array, b: Array, given: Sums) -> Pair:
     """The softmaxes of two logits with these sums, -inf being no mass."""
     la, ra, ea = _raised(a, given.top_p)
     lb, rb, eb = _raised(b, given.top_q)
-    d = _raw(a, b, given.from_p, given.from_q)
-    d = jnp.where((a == -jnp.inf) & (b == -jnp.inf), 0, d - given.shift)
+    d = _raw(a, b, given.from_p, given.from_q) - given.shift
+    d = jnp.where(jnp.isnan(d), 0, d)  # an input that is nan spoils its row through the masses
     one_a, one_b = (_num.divide(jnp.ones_like(s), s) for s in (given.mass_p, given.mass_q))
     p, q = ea * one_a, eb * one_b
     near = jnp.abs(d) < 1
@@ -101,10 +101,13 @@ def _(primals, tangents):
 def surprisal(a: Array) -> tuple[Array, Array, Array]:
     """Masses, -log masses (0 where there is no mass) and the total mass, which is 0 or >= 1."""
     high, low, e = _raised(a, _top(a))
-    others = _num.total(jnp.where(high == 0, 0, e)) + (_num.total(jnp.where(high == 0, jnp.ones_like(a), 0)) - 1)
-    log_total = _num.log1p(jnp.maximum(others, 0))  # of -1 in a row without mass
     s = _num.total(e)
-    return _num.divide(e, s), jnp.where(high == -jnp.inf, 0, log_total - (high + low)), s
+    # by its size, for the mode may miss its own maximum: compiled loops round a, if it is an expression, each their way
+    alone, mode = s < 1.5, e > 0.75
+    others = _num.total(jnp.where(mode, 0, e))
+    log_total = jnp.where(alone, _num.log1p(jnp.where(s > 0, others, -1)), jnp.log(jnp.where(alone, 1, s)))
+    size = log_total - jnp.where(alone & mode, 0, high + low)
+    return _num.divide(e, s), jnp.where(high == -jnp.inf, 0, size), s
 
 
 @surprisal.defjvp

@@ -113,9 +113,8 @@ def surprisal(p: Array) -> tuple[Array, Array, Array]:
     """Shares, -log shares (0 where there is no mass) and the total weight."""
     p = masses(p)
     s = _num.total(p)
-    mode = p == jnp.max(p, -1, keepdims=True)
     share = _num.divide(p, s)
-    rest = _num.divide(_num.total(jnp.where(mode, 0, p)), s)  # what is left beside one large share
+    rest = _num.divide(_num.total(jnp.where(share > 0.5, 0, p)), s)  # what is left beside one large share
     size = jnp.where(share > 0.5, -_num.log1p(-rest), -jnp.log(jnp.where(share > 0, share, 1)))
     return share, size, s
 

@@ -13,7 +13,7 @@ from tests import matrix
 
 FOLDER = Path(kljax.__file__).parent
 FILES = sorted(FOLDER.glob("*.py"))
-OTHER = ("top_k", "coarsen", "sample", "kl_natural", "renyi_natural", "tv_shared")  # not cells of p, or of p and q
+OTHER = ("top_k", "coarsen", "sample", "kl_natural", "renyi_natural", "tv_shared", "loss")  # not of p, or of p and q
 CELLS = [getattr(getattr(kljax, c), n) for c in matrix.COLUMNS for n in matrix.EXISTS[c] if n not in OTHER]
 
 
@@ -35,7 +35,7 @@ def test_arguments(cell):
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         keyword = parameter.kind is parameter.KEYWORD_ONLY
         assert keyword == (parameter.name not in ("p", "q", "joint", "x")), parameter
-    known = "p q x joint axis axes where order weight weights gamma row over positions".split()
+    known = "p q x joint axis axes where order weight weights gamma row over positions temperature block".split()
     assert set(parameters) <= set(known)
 
 
