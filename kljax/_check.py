@@ -27,6 +27,13 @@ def wide(*arrays: ArrayLike) -> list[Array]:
     return [a.astype(widest) for a in given]
 
 
+def narrowest(*arrays: ArrayLike) -> Any:
+    """The dtype that holds all of the arrays: half where all are one kind of half, else what `wide` makes of them."""
+    kinds = {jnp.asarray(a).dtype for a in arrays}
+    one = kinds.pop()
+    return one if not kinds and one in (jnp.float16, jnp.bfloat16) else wide(*arrays)[0].dtype
+
+
 def _last(cell: str, name: str, a: Array, axis: int) -> Array:
     """`a` with its event axis last; the only axis of a vector is its event axis."""
     hint = f"{cell}: {name} {a.shape}: needs an event axis; one distribution over K outcomes has shape (K,)"

@@ -23,7 +23,7 @@ from kljax import _num
 T = TypeVar("T")
 
 BLOCK = 1 << 19  # elements of an array in one block on a CPU: 2 MiB of float32
-LARGE = 1 << 23  # and elsewhere, where a rare case needs as much memory as many arrays
+LARGE = 1 << 22  # and elsewhere, where a rare case needs as much memory as many arrays
 TARGET: str | None = None  # "gpu" to compile for one without having one, before anything is traced
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 BLOCK = 1 << 21  # logits of one distribution in one block on a CPU: 8 MiB of float32
 LARGE = 1 << 26  # and elsewhere
-FEWEST = 16  # tokens of a block, below which a product of matrices is slow
+FEWEST = 64  # tokens of a block, below which a product of matrices is slow
 
 
 class Head(NamedTuple):
@@ -91,24 +91,29 @@ def product(hidden: Array, weight: Array) -> Array:
     return lax.dot_general(hidden, weight, (((hidden.ndim - 1,), (0,)), ((), ())), preferred_element_type=kind)
 
 
-def finished(z: Array, bias: Array | None, softcap: Array | None, where: Array | None) -> Array:
-    """The logits `[T, V]` from the product: biased, capped, -inf where deleted."""
+def finished(z: Array, bias: Array | None, softcap: Array | None) -> Array:
+    """The logits `[T, V]` from the product: biased and capped."""
     if bias is not None:
         z = z + bias.astype(z.dtype)[None]
     if softcap is not None:
         cap = softcap.astype(z.dtype)
         z = cap * jnp.tanh(z / cap)
+    return z
+
+
+def kept(z: Array, where: Array | None) -> Array:
+    """-inf where deleted: after all arithmetic, of which the derivative at -inf is 0 * inf."""
     return z if where is None else jnp.where(where[None], z, -jnp.inf)
 
 
 def pair(p: Side, z_p: Array | None, z_q: Array, problem: Problem) -> tuple[Array, Array]:
     """The two logits of a block from its products: over the vocabulary, or over the outcomes of a TopK and the tail."""
     temperature = problem.temperature.astype(z_q.dtype)
-    b = finished(z_q, *problem.q.shared[1:], problem.where) / temperature
+    b = kept(finished(z_q, *problem.q.shared[1:]) / temperature, problem.where)
     if z_p is None:
         listed, indices = p.tokens
         return listed.astype(b.dtype), logits.coarsen(b, indices)
-    return finished(z_p, *p.shared[1:], problem.where) / temperature, b
+    return kept(finished(z_p, *p.shared[1:]) / temperature, problem.where), b
 
 
 def tokens_of_a_block(tokens: int, outcomes: int, block: int | None) -> int:

