@@ -92,7 +92,7 @@ def _tsallis_mirrored(pair: Pair, a: Array) -> Slope:
 
 def _told(slope: Slope, pair: Pair) -> Slope:
     """Wild wherever a mass is missing, also where the slope is finite."""
-    return slope._replace(wild=slope.wild | jnp.isinf(pair.d))
+    return slope._replace(wild=jnp.isinf(pair.d) if slope.wild is None else slope.wild | jnp.isinf(pair.d))
 
 
 def _renyi_slope(pair: Pair, a: Array) -> Slope:

@@ -249,7 +249,7 @@ def _in_one_place() -> bool:
 
 def rows_of_a_block(batch: int, outcomes: int, rare: bool = False) -> int:
     """How many rows a block has; all of them where there is nothing to gain."""
-    block = BLOCK if on_cpu() else LARGE
+    block = (BLOCK // 2 if rare else BLOCK) if on_cpu() else LARGE
     if batch * outcomes <= 2 * block or not ((rare or on_cpu()) and _in_one_place()):
         return batch
     most = max(1, block // outcomes)

@@ -48,41 +48,46 @@ class Problem(NamedTuple):
     outcomes: int
 
 
+class _Fields(NamedTuple):
+    hidden: Array
+    weight: Array
+    bias: Array | None
+    softcap: Array | None
+
+
 def checked(cell: str, p: Any, q: Any, temperature: ArrayLike, where: ArrayLike | None) -> Problem:
     """Two heads, or a TopK and a head, over one vocabulary and one batch of tokens."""
-    cell, makers = f"kljax.heads.{cell}", "kljax.heads.Head(hidden, weight)"
-    if not isinstance(p, logits.TopK):
-        _check.instance(cell, "p", p, Head, f"{makers}, or pass the TopK that kljax.logits.top_k gives")
-    _check.instance(cell, "q", q, Head, makers)
-    sides = [p if isinstance(x, logits.TopK) else _fields(cell, name, x) for name, x in (("p", p), ("q", q))]
-    outcomes = sides[1].weight.shape[1]
+    cell = f"kljax.heads.{cell}"
+    student = _fields(cell, "q", q, "kljax.heads.Head(hidden, weight)")
+    outcomes = student.weight.shape[1]
     if isinstance(p, logits.TopK):
         _check.top_k(cell, *p)
+        listed = jnp.concatenate(_check.wide(p.logits, p.log_tail[..., None]), -1)
+        tokens, shared = (listed, jnp.asarray(p.indices)), ()
     else:
-        _check.one_event(cell, "p.weight", sides[0].weight.shape[1], "q.weight", outcomes, "outcomes")
-    first = p.logits if isinstance(p, logits.TopK) else sides[0].hidden
-    first, hidden = _check.batch(cell, "p", first, "q", sides[1].hidden)
-    lead = hidden.shape[:-1]
-    hidden = hidden.reshape(-1, hidden.shape[-1])
-    if isinstance(p, logits.TopK):
-        listed = jnp.concatenate([*_check.wide(p.logits, p.log_tail[..., None])], -1)
-        rows = (jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (listed, p.indices))
-        one = Side(tuple(x.reshape(-1, x.shape[-1]) for x in rows), ())
-    else:
-        one = Side((first.reshape(-1, first.shape[-1]),), tuple(sides[0][1:]))
-    number = jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32
+        teacher = _fields(cell, "p", p, "kljax.heads.Head(hidden, weight), or a TopK from kljax.logits.top_k")
+        _check.one_event(cell, "p.weight", teacher.weight.shape[1], "q.weight", outcomes, "outcomes")
+        tokens, shared = (teacher.hidden,), tuple(teacher[1:])
+    lead = _check.batch(cell, "p", tokens[0], "q", student.hidden)[1].shape[:-1]
+
+    def flat(x: Array) -> Array:
+        return jnp.broadcast_to(x, (*lead, x.shape[-1])).reshape(-1, x.shape[-1])
+
+    number = jnp.float64 if student.hidden.dtype == jnp.float64 else jnp.float32
     temperature = _check.number(cell, "temperature", temperature, number)
     mask = None if where is None else _check.mask(cell, where, outcomes)
-    return Problem(one, Side((hidden,), tuple(sides[1][1:])), temperature, mask, lead, outcomes)
+    one, other = Side(tuple(map(flat, tokens)), shared), Side((flat(student.hidden),), tuple(student[1:]))
+    return Problem(one, other, temperature, mask, lead, outcomes)
 
 
-def _fields(cell: str, name: str, head: Head) -> Head:
+def _fields(cell: str, name: str, head: Any, makers: str) -> _Fields:
+    _check.instance(cell, name, head, Head, makers)
     hidden, weight = (jnp.asarray(x) for x in head[:2])
     _check.product(cell, name, hidden, weight, head.bias)
     dtype = jnp.promote_types(hidden.dtype, weight.dtype)
     bias = None if head.bias is None else jnp.asarray(head.bias)
     softcap = None if head.softcap is None else _check.number(cell, f"{name}.softcap", head.softcap, jnp.float32)
-    return Head(hidden.astype(dtype), weight.astype(dtype), bias, softcap)
+    return _Fields(hidden.astype(dtype), weight.astype(dtype), bias, softcap)
 
 
 def product(hidden: Array, weight: Array) -> Array:

@@ -184,7 +184,9 @@ def _masked(given: _Given, parts: dict[str, tuple[Any, Any]]) -> _Given:
 
 
 def _forward(static, given):
-    wanted = jax.tree.map(lambda x: x.perturbed and jnp.issubdtype(x.value.dtype, jnp.floating), given, is_leaf=_is_leaf)
+    wanted = jax.tree.map(
+        lambda x: x.perturbed and jnp.issubdtype(x.value.dtype, jnp.floating), given, is_leaf=_is_leaf
+    )
     given = jax.tree.map(lambda x: x.value, given, is_leaf=_is_leaf)
     tokens, rest = _split(given)
     cut, back = _head.in_blocks(static[0], tokens)
@@ -223,7 +225,7 @@ def _pulled_back(static, residuals, cotangent):
     def one(x: Array, slope: Array | None):
         if slope is None:
             return None
-        result = slope * cotangent
+        result = slope.astype(cotangent.dtype) * cotangent
         summed = tuple(_fold.axes_of(result) - _fold.axes_of(x))  # one for all shards: its gradient is their sum
         return (lax.psum(result, summed) if summed else result).astype(x.dtype)
 

@@ -218,7 +218,9 @@ def itself(x: Array) -> tuple[Array, Array]:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))
 def divergence(column: Column, row: Row, a: Array, b: Array, outer: Outer = itself) -> Array:
     """Sum of `points` over the last axis, or a function of it: nan for a row without any mass."""
-    return _fold.by_rows(lambda row, a, b: outer(_totals(column, row, a, b, (False, False)).total)[0][..., 0], row, a, b)
+    return _fold.by_rows(
+        lambda row, a, b: outer(_totals(column, row, a, b, (False, False)).total)[0][..., 0], row, a, b
+    )
 
 
 class Given(NamedTuple):
@@ -275,7 +277,7 @@ def _totals_on_cpu(column: Column, row: Row, a: Array, b: Array, sides: tuple[bo
 
 def _wildness(given: Slope) -> tuple[Part, ...]:
     """Whether any slope of a row is wild, as a number that is not 0."""
-    return () if given.wild is None else (lambda p, slope: jnp.where(slope.wild, jnp.ones_like(p), 0),)
+    return () if given.wild is None else (lambda p, slope: jnp.where(jnp.asarray(slope.wild), jnp.ones_like(p), 0),)
 
 
 def _parts(column: Column, given: Slope) -> tuple[Part, ...]:
@@ -336,8 +338,10 @@ def tangent_of(
             result += _fold.along(lambda: gradient(column, row, a, pair, scale, given.sides[0]), (a, b), next(steps))
         if not is_zero(db):
             turned = next(pairs).swap()
-            turn = mirror(row)
-            result += _fold.along(lambda: gradient(column, turn, b, turned, scale, given.sides[1]), (b, a), next(steps))
+            mirrored = mirror(row)
+            result += _fold.along(
+                lambda: gradient(column, mirrored, b, turned, scale, given.sides[1]), (b, a), next(steps)
+            )
         for i, d in enumerate(dargs):
             if not is_zero(d):
                 pair = next(pairs)

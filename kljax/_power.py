@@ -171,8 +171,9 @@ def _found(
         whole, found = _general(order, pair), []
         for seen, first, needed in ((pair, True, sides[0]), (pair.swap(), False, sides[1])):
             h = _slope(order, seen, whole, first)
-            wild = jnp.where(jnp.any(h.wild, -1, keepdims=True), jnp.ones_like(whole.log), 0)
-            found.append((*totals_of(seen.p, h), wild) if needed else ())
+            wild = jnp.any(jnp.asarray(h.wild), -1, keepdims=True)
+            rough = jnp.where(wild, jnp.ones_like(whole.log), 0)
+            found.append((*totals_of(seen.p, h), rough) if needed else ())
         return whole, tuple(found)
 
     x, y = a.astype(kind), b.astype(kind)
@@ -188,7 +189,8 @@ def renyi_of(column: Column, order: Array, a: Array, b: Array, share: float, kin
 
 def _renyi_jvp(column, share, kind, primals, tangents):
     moving = [t for t in tangents if not is_zero(t)]
-    whole, given = _found(column, kind, *primals, (not is_zero(tangents[1]), not is_zero(tangents[2])))
+    order, a, b = primals
+    whole, given = _found(column, kind, order, a, b, (not is_zero(tangents[1]), not is_zero(tangents[2])))
 
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(order, a, b, whole, given, *some):
@@ -290,7 +292,9 @@ def _geometric_jvp(column, primals, tangents):
     def by_parts(*some):
         w, a, b = (some[moving.index(i)] if i in moving else primals[i] for i in range(3))
         share = w[..., 0] * (1 - w[..., 0])
-        return share * divergence(column, rows.jeffreys, a, b) - (1 - w[..., 0]) * renyi_of(column, w, a, b, 1.0, a.dtype)
+        return share * divergence(column, rows.jeffreys, a, b) - (1 - w[..., 0]) * renyi_of(
+            column, w, a, b, 1.0, a.dtype
+        )
 
     tangent = jax.jvp(by_parts, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
     return _geometric(column, *primals), tangent

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _TEXT = {
-    "@shapes": """p, q are `Head(hidden, weight, bias=None, softcap=None)` with logits hidden @ weight + bias, over `temperature`.
+    "@shapes": """p, q are `Head(hidden, weight, bias=None, softcap=None)`, whose logits are divided by `temperature`.
 
     Shapes: hidden `[..., H]`, weight `[H, V]`, bias `[V] -> [...]`, in nats; H may differ between p and q. `where`
     `[V]` keeps the outcomes that are True. p may be a `logits.TopK`, taken as it is (make it from logits over the
@@ -123,7 +123,7 @@ def _js(
     >>> import jax.numpy as jnp, kljax
     >>> p, q = @heads
     >>> print([f"{v:.4f}" for v in kljax.heads.js(p, q)])
-    ['0.1018', '0.1018']
+    ['0.1017', '0.1017']
     """
     return _tokens("js", p, q, temperature, where, block, weight=weight)
 

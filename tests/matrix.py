@@ -11,54 +11,54 @@ import numpy as np
 import kljax
 
 MATRIX = """
-cell                probs  logits  heads  normal  mvn  lowrank  mixture  expfam
-entropy               x      x       -      x      x      x        -       x     a mixture has bounds: entropy_lower, _upper
-cross_entropy         x      x       -      x      x      x        -       x     minus log_prob of draws has no closed form
-kl                    x      x       x      x      x      x        -       x     a mixture has bounds: kl_lower, kl_upper
-reverse_kl            x      x       x      x      x      x        -       x     swap the arguments of the bounds
-jeffreys              x      x       x      x      x      x        -       x     the sum of two bounds is a bound
-js                    x      x       x      x      -      -        -       -     closed form of one Normal coordinate only
-js_distance           x      x       -      x      -      -        -       -     goes with js
-scaled_js             x      x       x      -      -      -        -       -     its limits are kl and reverse_kl
-tv                    x      x       x      x      -      -        -       -     closed form of one Normal coordinate only
-hellinger_sq          x      x       x      x      x      x        -       x     no closed form between mixtures
-hellinger             x      x       -      x      x      x        -       x     goes with hellinger_sq
-bhattacharyya         x      x       -      x      x      x        -       x     no closed form between mixtures
-renyi                 x      x       x      x      x      x        -       x     no closed form between mixtures
-tsallis               x      x       -      x      x      x        -       x     no closed form between mixtures
-alpha                 x      x       x      x      x      x        -       x     no closed form between mixtures
-chi2                  x      x       -      x      x      x        -       x     no closed form between mixtures
-le_cam                x      x       -      -      -      -        -       -     no closed form between densities
-hockey_stick          x      x       -      -      -      -        -       -     no closed form between densities
-geometric_js          x      x       -      x      x      x        -       -     p^w q^(1-w) leaves the family of a mixture
-f_divergence          x      x       -      -      -      -        -       -     of densities: samples.estimate
-contributions         x      x       -      -      -      -        -       -     axis=() of normal has one value a coordinate
-fisher_rao            x      x       -      x      -      -        -       -     open between Gaussians of unlike covariance
-wasserstein1          x      x       -      -      -      -        -       -     on ordered outcomes only
-wasserstein2          -      -       -      x      x      -        -       -     Gaussians; low rank has none in O(D R^2)
-js_many               x      x       -      -      -      -        -       -     a mixture of densities is no density here
-renyi_entropy         x      x       -      -      -      -        -       -     of outcomes
-tsallis_entropy       x      x       -      -      -      -        -       -     of outcomes
-mutual_information    x      -       -      -      -      -        -       -     a joint table is weights; exponentiate logits
-generalized_kl        x      -       -      -      -      -        -       -     nothing but weights can be left unnormalised
-top_k                 -      x       -      -      -      -        -       -     weights need no tail: 1 minus their sum
-coarsen               -      x       -      -      -      -        -       -     goes with top_k
-tv_lower              -      -       -      b      b      b        -       -     where tv has no closed form
-tv_upper              -      -       -      b      b      b        -       -     where tv has no closed form
-js_lower              -      -       -      b      b      b        -       -     where js has no closed form
-js_upper              -      -       -      b      b      b        -       -     where js has no closed form
-tv_shared             -      -       -      -      x      -        -       -     tv of Gaussians with one covariance
-kl_lower              -      -       -      -      -      -        b       -     where kl has no closed form
-kl_upper              -      -       -      -      -      -        b       -     where kl has no closed form
-kl_variational        -      -       -      -      -      -        x       -     an approximation of kl
-kl_product            -      -       -      -      -      -        x       -     an approximation of kl
-entropy_lower         -      -       -      -      -      -        b       -     where entropy has no closed form
-entropy_upper         -      -       -      -      -      -        b       -     where entropy has no closed form
-kl_natural            -      -       -      -      -      -        -       x     of any log-normaliser
-renyi_natural         -      -       -      -      -      -        -       x     of any log-normaliser
-log_prob              -      -       -      x      x      x        x       -     outcomes are read off the array itself
-sample                -      -       -      x      x      x        x       -     outcomes: jax.random.categorical
-loss                  -      -       x      -      -      -        -       -     the sum over tokens that trains a linear head
+cell                probs logits heads normal mvn lowrank mixture expfam
+entropy               x     x      -     x      x   x       -       x      a mixture has bounds: entropy_lower, _upper
+cross_entropy         x     x      -     x      x   x       -       x      minus log_prob of draws has no closed form
+kl                    x     x      x     x      x   x       -       x      a mixture has bounds: kl_lower, kl_upper
+reverse_kl            x     x      x     x      x   x       -       x      swap the arguments of the bounds
+jeffreys              x     x      x     x      x   x       -       x      the sum of two bounds is a bound
+js                    x     x      x     x      -   -       -       -      closed form of one Normal coordinate only
+js_distance           x     x      -     x      -   -       -       -      goes with js
+scaled_js             x     x      x     -      -   -       -       -      its limits are kl and reverse_kl
+tv                    x     x      x     x      -   -       -       -      closed form of one Normal coordinate only
+hellinger_sq          x     x      x     x      x   x       -       x      no closed form between mixtures
+hellinger             x     x      -     x      x   x       -       x      goes with hellinger_sq
+bhattacharyya         x     x      -     x      x   x       -       x      no closed form between mixtures
+renyi                 x     x      x     x      x   x       -       x      no closed form between mixtures
+tsallis               x     x      -     x      x   x       -       x      no closed form between mixtures
+alpha                 x     x      x     x      x   x       -       x      no closed form between mixtures
+chi2                  x     x      -     x      x   x       -       x      no closed form between mixtures
+le_cam                x     x      -     -      -   -       -       -      no closed form between densities
+hockey_stick          x     x      -     -      -   -       -       -      no closed form between densities
+geometric_js          x     x      -     x      x   x       -       -      p^w q^(1-w) leaves the family of a mixture
+f_divergence          x     x      -     -      -   -       -       -      of densities: samples.estimate
+contributions         x     x      -     -      -   -       -       -      axis=() of normal has one value a coordinate
+fisher_rao            x     x      -     x      -   -       -       -      open between Gaussians of unlike covariance
+wasserstein1          x     x      -     -      -   -       -       -      on ordered outcomes only
+wasserstein2          -     -      -     x      x   -       -       -      Gaussians; low rank has none in O(D R^2)
+js_many               x     x      -     -      -   -       -       -      a mixture of densities is no density here
+renyi_entropy         x     x      -     -      -   -       -       -      of outcomes
+tsallis_entropy       x     x      -     -      -   -       -       -      of outcomes
+mutual_information    x     -      -     -      -   -       -       -      a joint table is weights; exponentiate logits
+generalized_kl        x     -      -     -      -   -       -       -      nothing but weights can be left unnormalised
+top_k                 -     x      -     -      -   -       -       -      weights need no tail: 1 minus their sum
+coarsen               -     x      -     -      -   -       -       -      goes with top_k
+tv_lower              -     -      -     b      b   b       -       -      where tv has no closed form
+tv_upper              -     -      -     b      b   b       -       -      where tv has no closed form
+js_lower              -     -      -     b      b   b       -       -      where js has no closed form
+js_upper              -     -      -     b      b   b       -       -      where js has no closed form
+tv_shared             -     -      -     -      x   -       -       -      tv of Gaussians with one covariance
+kl_lower              -     -      -     -      -   -       b       -      where kl has no closed form
+kl_upper              -     -      -     -      -   -       b       -      where kl has no closed form
+kl_variational        -     -      -     -      -   -       x       -      an approximation of kl
+kl_product            -     -      -     -      -   -       x       -      an approximation of kl
+entropy_lower         -     -      -     -      -   -       b       -      where entropy has no closed form
+entropy_upper         -     -      -     -      -   -       b       -      where entropy has no closed form
+kl_natural            -     -      -     -      -   -       -       x      of any log-normaliser
+renyi_natural         -     -      -     -      -   -       -       x      of any log-normaliser
+log_prob              -     -      -     x      x   x       x       -      outcomes are read off the array itself
+sample                -     -      -     x      x   x       x       -      outcomes: jax.random.categorical
+loss                  -     -      x     -      -   -       -       -      the sum over tokens that trains a linear head
 """
 
 LINES = [line.split() for line in MATRIX.strip().splitlines()]
