@@ -149,24 +149,51 @@ def test_logits_that_are_expressions(dtype):
 SHARDED = ["kl", "js", "tv", "renyi", "chi2", "hellinger_sq", "entropy", "cross_entropy", "geometric_js", "fisher_rao"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (i > 1)) for i, n in enumerate(SHARDED)])
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-def test_a_sharded_vocabulary_is_not_gathered(kind, name):
-    """Value and both gradients of plain jit on 8 devices: what they exchange is of the size of the batch."""
-    batch, outcomes = 8, 1024
-    mesh = jax.make_mesh((8,), ("v",), axis_types=(kind,))
-    place = jax.sharding.NamedSharding(mesh, jax.P(None, "v"))
+def value_and_slopes(name):
     cell, given = corpus.cell("logits", name), options(name)
-    p, q = some("logits", batch, outcomes)
 
     def both(p, q):
         return jax.value_and_grad(lambda p, q: jnp.sum(cell(p, q, **given)), (0, 1))(p, q)
 
+    return both
+
+
+def not_gathered(mesh, place, function, alone, batch, outcomes):
+    """On 8 devices the same digits, and only numbers of the size of the batch are exchanged."""
+    p, q = some("logits", batch, outcomes)
     with jax.set_mesh(mesh):
-        arguments = [jax.device_put(x, place) for x in (p, q)]
-        program = jax.jit(both).lower(*arguments).compile()
+        arguments = [jax.device_put(x, jax.sharding.NamedSharding(mesh, place)) for x in (p, q)]
+        program = jax.jit(function).lower(*arguments).compile()
         found = jax.tree.map(np.asarray, program(*arguments))
     exchanged = compiled.collectives(program.as_text())
     assert exchanged and max(exchanged.values()) <= 32 * 4 * batch, exchanged  # 32 numbers a row; a shard has 128
-    for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(jax.jit(both)(p, q)), strict=True):
+    for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(jax.jit(alone)(p, q)), strict=True):
         accuracy.close(got, accuracy.exact(np.asarray(expected)), eps=4 * accuracy.GRADIENT, norm=got.ndim > 1)
+
+
+EACH = [pytest.param(n, marks=[pytest.mark.slow] * (i > 1)) for i, n in enumerate(SHARDED)]
+KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+
+
+@pytest.mark.parametrize("name", EACH)
+@KINDS
+def test_a_sharded_vocabulary_is_not_gathered(kind, name):
+    """Value and both gradients of plain jit."""
+    both = value_and_slopes(name)
+    not_gathered(jax.make_mesh((8,), ("v",), axis_types=(kind,)), jax.P(None, "v"), both, both, 8, 1024)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_nor_inside_shard_map(name):
+    """Of which the mesh axis of the vocabulary is left to the compiler, as the README says."""
+    mesh, both = jax.make_mesh((2, 4), ("data", "v"), axis_types=(AxisType.Auto,) * 2), value_and_slopes(name)
+
+    def parallel(p, q):
+        value, slopes = both(p, q)
+        return jax.lax.psum(value, "data"), slopes
+
+    rows = jax.P("data")
+    mapped = jax.shard_map(
+        parallel, mesh=mesh, in_specs=(rows, rows), out_specs=(jax.P(), (rows, rows)), axis_names={"data"}
+    )
+    not_gathered(mesh, jax.P("data", "v"), mapped, both, 8, 1024)
