@@ -61,8 +61,9 @@ def _categorical(library: str) -> Callable:
     return lambda p, q: kl_divergence(Categorical(logits=p), Categorical(logits=q))
 
 
-MODULES = {"tfp": "tensorflow_probability.substrates.jax", "distrax": "distrax",
-           "torch": "torch", "torch.compile": "torch", "liger": "liger_kernel"}  # fmt: skip
+# torch before what brings its own copies of the same libraries: after them its compiler crashes as it is imported
+MODULES = {"torch": "torch", "torch.compile": "torch._dynamo", "liger": "liger_kernel", "distrax": "distrax",
+           "tfp": "tensorflow_probability.substrates.jax"}  # fmt: skip
 
 
 @functools.cache

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 BLOCK = 1 << 19  # elements of an array in one block on a CPU: 2 MiB of float32
 LARGE = 1 << 22  # and elsewhere, where a rare case needs as much memory as many arrays
+_IN_A_LOOP: list[bool] = []  # while the body of a loop over blocks is traced
 TARGET: str | None = None  # "gpu" to compile for one without having one, before anything is traced
 
 
@@ -204,10 +205,10 @@ def where_all(easy: Array, simple: Callable[[], T], general: Callable[[], T]) ->
 def along(coefficients: Callable[[], Array], inputs: tuple[Array, ...], step: Array) -> Array:
     """The derivative along a step in the first of the inputs that the coefficients are made of.
 
-    On a CPU the coefficients are a branch of a conditional, with which nothing is fused: reverse mode over blocks of
-    rows would else form them in the one thread that writes a block into its place.
+    Over blocks of rows the coefficients are a branch of a conditional, with which nothing is fused: reverse mode would
+    else form them in the one thread that writes a block into its place.
     """
-    if on_cpu():
+    if _IN_A_LOOP:
         taken = lax.optimization_barrier(jnp.array(True))
         none = varying(jnp.zeros_like(inputs[0]), inputs)
         return jnp.sum(lax.cond(taken, coefficients, lambda: none) * step, -1)
@@ -275,7 +276,11 @@ def by_rows(function: Callable[..., T], *trees: Any, rare: bool = False) -> T:
         given = list(flat)
         for i, part in zip(cut, parts, strict=True):
             given[i] = part
-        return function(*jax.tree.unflatten(tree, given))
+        _IN_A_LOOP.append(True)
+        try:
+            return function(*jax.tree.unflatten(tree, given))
+        finally:
+            _IN_A_LOOP.pop()
 
     count = batch // size
     whole = [flat[i][: count * size].reshape(count, size, -1) for i in cut]
