@@ -86,6 +86,7 @@ def test_cells_are_those_of_logits(name, options):
 
 
 @pytest.mark.lenient
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["js", *(pytest.param(n, marks=pytest.mark.slow) for n in ("kl", "tv", "alpha"))])
 def test_the_loss_is_the_sum_of_cells(name):
     """And of the cross-entropy to labels; value and the gradient in everything, the row's parameter too."""
@@ -223,6 +224,7 @@ def test_the_loss_needs_an_eighth_of_the_memory_of_the_composite(monkeypatch):
     assert memory[0] <= memory[1] / 8, memory
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_data_and_vocabulary_in_parallel(kind):
     """Tokens over one mesh axis inside shard_map, the vocabulary over another left to the compiler: same numbers."""
