@@ -85,9 +85,9 @@ class TopK(NamedTuple):
 def _log_tail(a: Array, indices: Array, logits: Array) -> Array:
     """log of the mass outside `indices`: log1p where the tail is most of it, a sum of its own where it is little."""
     top = jnp.sum(jnp.exp(logits), -1)
-    outcome = jnp.arange(a.shape[-1], dtype=indices.dtype).reshape((1,) * a.ndim + (-1,))
-    hit = jnp.any(indices[..., None] == outcome, -2)
-    rest = jnp.where(hit, -jnp.inf, -_softmax.surprisal(a)[1])
+    listed = indices.reshape(-1, indices.shape[-1])
+    hit = jnp.zeros((listed.shape[0], a.shape[-1]), bool).at[jnp.arange(listed.shape[0])[:, None], listed].set(True)
+    rest = jnp.where(hit.reshape(a.shape), -jnp.inf, -_softmax.surprisal(a)[1])
     rest = jnp.where(a == -jnp.inf, -jnp.inf, rest)
     alone = _power.log_sum(rest)[..., 0]
     return jnp.where(top < 0.5, _num.log1p(-jnp.minimum(top, 0.5)), alone)

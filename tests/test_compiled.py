@@ -85,3 +85,12 @@ def test_the_loss_of_a_head_on_an_h200():
     products = [i for c in compiled.computations(program.as_text())[0].values() for i in c if i.kind == "dot"]
     assert len(products) == 4
     assert program.memory_analysis().temp_size_in_bytes <= 2.8 * 2**30
+
+
+@pytest.mark.lenient
+def test_a_coarse_student_needs_no_array_for_each_outcome():
+    """It had one of [tokens, k, V], 131 MB here."""
+    z, indices = jax.ShapeDtypeStruct((64, 32000), jnp.float32), jax.ShapeDtypeStruct((64, 64), jnp.int32)
+    with target("cpu"):
+        program = jax.jit(kljax.logits.coarsen).lower(z, indices).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 4 * 4 * 64 * 32000
