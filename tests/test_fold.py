@@ -64,7 +64,7 @@ def test_the_statistic_gives_kl(whole, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tv", "chi2", "hellinger_sq"])
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tv", "chi2", "hellinger_sq", "renyi"])
 @pytest.mark.parametrize("column", ["logits", "probs"])
 def test_one_sweep_forms_are_as_accurate(column, name, dtype):
     """Values, gradients and Hessian-vector products of the programs that are compiled for a GPU.
