@@ -129,16 +129,15 @@ def heads(runs: list[dict]) -> str:
         for cell in dict.fromkeys(c for c, _ in found):
             pair = [found[cell, side] for side in ("kljax", "textbook")]
             figures = [f"{short(r['ms'][1])} ms, {short(r['temp_mb'])} MB, {eps(r['error_eps'])} eps" for r in pair]
-            rows.append([cell, *figures])
+            rows.append([f"`{cell}`", *figures])
     return table(["", "kljax", "composite"], rows) if rows else ""
 
 
-def passes(_runs: list[dict]) -> str:
-    """Passes over memory of what is compiled for an H200, from `bench.compiled --json`."""
-    path = RESULTS / "compiled" / "h200.json"
-    if not path.exists():
+def passes(runs: list[dict]) -> str:
+    """Passes over memory and temporary memory of what is compiled for an H200, from `bench.compiled --json`."""
+    found, rows = next((run["compiled"] for run in runs if "compiled" in run), None), []
+    if not found:
         return ""
-    found, rows = json.loads(path.read_text())["passes"], []
     heads = {f"{p}, {d}": (d, p) for d in ("float32", "bfloat16") for p in ("value", "value and gradient")}
     for cell in dict.fromkeys(key.split()[0] for key in found):
         for side, name in (("kljax", f"`{cell}`"), ("textbook", "by hand")):
@@ -162,10 +161,11 @@ TABLES = {"speed": speed, "sizes": sizes, "cells": cells, "heads": heads, "passe
 
 def rendered(text: str) -> str:
     """A README with its tables as the results say."""
-    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [result for result in results if "records" in result]
 
     def fresh(found: re.Match) -> str:
-        inner = TABLES[found[2]](runs).strip()
+        inner = TABLES[found[2]](results if found[2] == "passes" else runs).strip()
         return f"{found[1]}\n{inner}\n\n{found[3]}" if inner else found[0]
 
     return MARKS.sub(fresh, text)
