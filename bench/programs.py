@@ -130,8 +130,7 @@ def race(programs: dict[str, Program], seconds: float, least: int, most: int) ->
     """
     warm, rng = {}, np.random.default_rng(0)
     for name, each in programs.items():
-        for _ in range(2):
-            _, warm[name] = _timed(lambda e=each: e.wait(e.run(*e.arguments)))
+        _, warm[name] = _timed(lambda e=each: e.wait(e.run(*e.arguments)))  # its second run or a later one
     calls = {name: max(1, min(50, int(2e-3 / max(once, 1e-6)))) for name, once in warm.items()}
     turns = int(seconds / sum(warm[name] * calls[name] for name in programs))
     times = {name: [] for name in programs}

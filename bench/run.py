@@ -17,8 +17,11 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,9 +181,26 @@ def about(options) -> dict:
         absent += [] if torch_cases.here("liger") else ["liger"]
     return {
         "schema": 1, "device": jax.devices()[0].device_kind, "platform": jax.default_backend(),
-        "machine": platform.machine(), "threads": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
+        "machine": platform.machine(), "threads": threads(), "load": os.getloadavg()[0],
         "quick": options.quick, "commit": commit, "versions": versions, "absent": absent,
     }  # fmt: skip
+
+
+def threads() -> int:
+    """How many this process may use; jax takes as many, and so does torch here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def import_seconds(turns: int) -> float:
+    """What importing kljax takes over importing jax and chex: the difference of medians of fresh processes."""
+    times = {"import jax, chex": [], "import jax, chex, kljax": []}
+    for _ in range(turns):
+        for code, found in times.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+            found.append(time.perf_counter() - start)
+    before, after = (statistics.median(found) for found in times.values())
+    return after - before
 
 
 def line(records: list[dict]) -> str:
@@ -209,44 +229,50 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), help="only these, such as a,b")
     parser.add_argument("--seconds", type=float, help="time for one race")
     found = parser.parse_args()
-    whole = not any((found.rows, found.outcomes, found.suites, found.columns, found.cells, found.dtypes, found.sides))
-    if not whole and (found.readme or found.json == ""):
+    narrow = found.rows, found.outcomes, found.suites, found.columns, found.cells, found.dtypes, found.sides
+    found.whole = not any(narrow)
+    if not found.whole and (found.readme or found.json == ""):
         parser.error("a part of the run does not replace the whole: name a file with --json, without --readme")
     if found.readme and found.json is None:
         found.json = ""
     return found
 
 
-def run(options) -> dict:
-    """Everything that the options ask for."""
+def measured(options) -> Iterator[list[dict]]:
+    """The records of one case after another, each printed as a line."""
     effort = Effort(options.seconds or (0.7 if options.quick else 3), 5, 15 if options.quick else 31)
-    if cases.installed("torch"):
-        cases.package("torch").set_num_threads(len(os.sched_getaffinity(0)))  # as many as jax has
-    found, records, start = about(options), [], time.time()
-    print(json.dumps(found), f"\n{'kljax / textbook':50}" + "".join(f"{p:>9}" for p in PARTS) + f"{'ms':>27}{'MB':>18}")
     for case in plan(options):
-        records += (new := measure(case, options, effort))
+        yield (new := measure(case, options, effort))
         print(line(new), flush=True)
         gc.collect()
     for name in () if options.suites and "heads" not in options.suites else heads_cases():
-        records += measure_heads(name, effort)
-    return found | {
-        "seconds": time.time() - start,
-        "records": records,
-        "targets": targets.judge(records, found["platform"]),
-    }
+        yield (new := measure_heads(name, effort))
+        print(f"heads {name:44}" + "".join(f"{r['ms'][1]:12.2f} ms {r['temp_mb']:9.1f} MB" for r in new), flush=True)
+
+
+def run(options) -> Iterator[dict]:
+    """Everything that the options ask for, as far as it is there: a run that is cut short leaves what it has."""
+    if cases.installed("torch"):
+        cases.package("torch").set_num_threads(threads())
+    found, records, start = about(options), [], time.time()
+    judged = [targets.of_import(import_seconds(3))] if options.whole else []
+    print(json.dumps(found), f"\n{'kljax / textbook':50}" + "".join(f"{p:>9}" for p in PARTS) + f"{'ms':>27}{'MB':>18}")
+    for new in measured(options):
+        records += new
+        found |= {"seconds": time.time() - start, "targets": judged + targets.judge(records, found["platform"])}
+        yield found | {"records": records}
 
 
 def main() -> None:
     """Measure, write, render, and say which targets are met."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with torch
-    options = arguments()
-    found = run(options)
-    if options.json is not None:
-        name = re.sub(r"\W+", "-", found["device"].lower())
-        path = Path(options.json) if options.json else RESULTS / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    options, found = arguments(), {"targets": []}
+    for found in run(options):
+        if options.json is not None:
+            name = re.sub(r"\W+", "-", found["device"].lower())
+            path = Path(options.json) if options.json else RESULTS / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
     if options.readme:
         render.readme()
     for t in found["targets"]:

@@ -83,6 +83,11 @@ def _on_gpu(found: Found, where: str) -> list[dict]:
     return judged
 
 
+def of_import(seconds: float) -> dict:
+    """What importing kljax may take."""
+    return _at_most("seconds of import kljax over import jax, chex", seconds, 0.5)
+
+
 def judge(records: list[dict], platform: str) -> list[dict]:
     """One entry a target: what, the ratio, its limit, and whether it is met."""
     judged = []
