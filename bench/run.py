@@ -40,7 +40,7 @@ EVERY = (256, 4096)  # the size of every cell
 FLOATS = ("float32", "bfloat16")
 SIZES = {
     "cpu": ((64, 131072), (257, 1001), (64, 50257), (8, 151936), (4096, 10)),
-    "gpu": ((8192, 128256), (4095, 50257), (64, 131072), (8192, 32000)),
+    "gpu": ((8192, 128256), (4095, 50257), (64, 131072), (8192, 32000), (2048, 262144)),
 }
 PACKAGES = (
     "jax", "jaxlib", "numpy", "scipy", "optax", "tfp-nightly", "tensorflow-probability", "distrax", "numpyro", "torch",

@@ -179,6 +179,19 @@ def test_the_tables_of_the_readme(monkeypatch, tmp_path):
     assert all(m[0].count("\n") > 3 for m in render.MARKS.finditer(new))
 
 
+def test_the_command(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "found.json"
+    view = "bench.run --rows 3 --outcomes 5 --columns probs --cells tv --sides kljax,textbook"
+    monkeypatch.setattr(sys, "argv", [*view.split(), "--seconds", "0.01", "--json", str(path)])
+    run.main()
+    found = json.loads(path.read_text())
+    assert found["schema"] == 1 and {r["cell"] for r in found["records"]} == {"tv"}
+    assert len(found["targets"]) == 3 and "probs.tv" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*view.split(), "--readme"])
+    with pytest.raises(SystemExit):  # a part would replace the whole
+        run.arguments()
+
+
 def test_what_is_said_of_the_machine():
     found = run.about(chosen(quick=True))
     assert found["versions"]["jax"] == jax.__version__ and set(found["absent"]) <= set(cases.PACKAGES)
