@@ -42,6 +42,7 @@ def lines(column: str, name: str) -> list[str]:
     if None in ours:
         return [f"| {column}.{name} | not measured yet | | | |"]
     peers = {peer: table[name] for peer, table in cases.PEERS.get(column, {}).items() if name in table}
+    peers = {peer: function for peer, function in peers.items() if cases.installed(peer)}
     theirs = {peer: peer_errors(column, name, function) for peer, function in peers.items()}
     found = []
     for family in ours[0]:

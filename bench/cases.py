@@ -1,8 +1,12 @@
 """What the benchmarks run: for each cell the formula that a user would write by hand, and the peers that have it.
 
-A textbook function takes masses p, q and their logarithms; on logits it is given log_softmax, as by hand. A smoke test
-calls every entry, so that none of them rots.
+A textbook function takes masses p, q and their logarithms; on logits it is given log_softmax, as by hand. torch's are
+in `torch_cases.py`. A smoke test calls every entry, so that none of them rots.
 """
+
+import functools
+import importlib
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +88,59 @@ def by_hand(column: str, name: str):
     return on_probs if column == "probs" else on_logits
 
 
+PACKAGES = {
+    "tfp": "tensorflow_probability.substrates.jax",
+    "distrax": "distrax",
+    "numpyro": "numpyro.distributions",
+    "torch": "torch",
+    "liger": "liger_kernel.transformers",
+}
+
+
+@functools.cache
+def package(peer: str):
+    """The module of a peer that need not be installed, or None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(PACKAGES[peer])
+        except ImportError:
+            return None
+
+
+def installed(peer: str) -> bool:
+    """Whether the package behind a peer is here."""
+    first = peer.split(".")[0]
+    return first not in PACKAGES or package(first) is not None
+
+
+def _tfp(column):
+    def kl(p, q):
+        d = package("tfp").distributions
+        return d.kl_divergence(d.Categorical(**{column: p}), d.Categorical(**{column: q}))
+
+    return kl
+
+
+def _distrax(column):
+    def kl(p, q):
+        d = package("distrax")
+        return d.Categorical(**{column: p}).kl_divergence(d.Categorical(**{column: q}))
+
+    return kl
+
+
+def _numpyro(column):
+    """Its CategoricalLogits has no KL."""
+
+    def kl(p, q):
+        d = package("numpyro")
+        p, q = (p, q) if column == "probs" else (jax.nn.softmax(p), jax.nn.softmax(q))
+        return d.kl_divergence(d.CategoricalProbs(p), d.CategoricalProbs(q))
+
+    return kl
+
+
 def _from_logits(function):
     """Of scipy, which has no logits: by its own softmax."""
     return lambda p, q: function(ss.softmax(p, -1), ss.softmax(q, -1))
@@ -114,6 +171,9 @@ PEERS = {
             "kl": lambda p, q: _sum(jss.rel_entr(p, q)),
             "reverse_kl": lambda p, q: _sum(jss.rel_entr(q, p)),
         },
+        "tfp": {"kl": _tfp("probs")},
+        "distrax": {"kl": _distrax("probs")},
+        "numpyro": {"kl": _numpyro("probs")},
         "scipy": SCIPY,
     },
     "logits": {
@@ -127,17 +187,21 @@ PEERS = {
             "kl": lambda p, q: _sum(jss.rel_entr(jax.nn.softmax(p), jax.nn.softmax(q))),
             "reverse_kl": lambda p, q: _sum(jss.rel_entr(jax.nn.softmax(q), jax.nn.softmax(p))),
         },
+        "tfp": {"kl": _tfp("logits")},
+        "distrax": {"kl": _distrax("logits")},
+        "numpyro": {"kl": _numpyro("logits")},
         "scipy": {name: _from_logits(function) for name, function in SCIPY.items()},
     },
 }
 
 
-def inputs(column: str, rows: int, outcomes: int, distance: float = 0.1, dtype=np.float32):
-    """Random p and q; q is p with noise of this size in its logits."""
-    rng = np.random.default_rng(0)
-    a = 2 * rng.standard_normal((rows, outcomes))
-    pair = np.stack([a, a + distance * rng.standard_normal(a.shape)])
-    return (pair if column == "logits" else ss.softmax(pair, -1)).astype(dtype)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 4))
+def inputs(column: str, rows: int, outcomes: int, distance: float = 0.1, dtype: str = "float32"):
+    """Random p and q on the device, always the same; q is p with noise of this size in its logits."""
+    keys = jax.random.split(jax.random.key(0))
+    a, noise = (jax.random.normal(key, (rows, outcomes), jnp.float32) for key in keys)
+    pair = 2 * a, 2 * a + distance * noise
+    return tuple((x if column == "logits" else jax.nn.softmax(x)).astype(dtype) for x in pair)
 
 
 def heads_cases(tokens: int = 512, hidden: int = 64, outcomes: int = 32000) -> dict:

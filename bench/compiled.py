@@ -3,12 +3,14 @@
 KLJAX_H200=1 python -m bench.compiled [--cells kl,js] [--rows 8192] [--outcomes 128256] [--json F]
 compiles for an NVIDIA H200 without one (jax with the CUDA plugin in an environment of its own) and prints for float32
 and bfloat16 the passes over one (rows, outcomes) array and the temporary memory in units of it, of the value and of
-value and gradient in q, kljax and the textbook formula. These numbers are the same on every run.
+value and gradient in q, kljax and the textbook formula. These numbers are the same on every run. The README's table is
+that of bench/results/compiled-h200.json.
 """
 
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -152,8 +154,8 @@ def main() -> None:
                     found[key] = measure(function, options.rows, options.outcomes, dtype)
                     print(f"{key:50}{found[key]['passes']:8.2f} {found[key]['temp']:8.3f}", flush=True)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(found, file, indent=1)
+        about = {"rows": options.rows, "outcomes": options.outcomes, "jax": jax.__version__, "compiled": found}
+        Path(options.json).write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,218 +1,280 @@
-"""Every cell beside all that an opponent would use instead: time, memory and error, in one run.
+"""Times, memory and errors of kljax beside its peers: one program, JSON out, the tables of the README from it.
 
-python -m bench.run [--quick] [--columns logits,probs] [--cells kl,js] [--shapes 64x131072,256x50257] [--dtypes float32]
-                    [--rivals kljax,textbook] [--repeat 11] [--json F] [--readme]
+python -m bench.run [--quick] [--json [FILE]] [--readme]
+measures everything on the default device, writes bench/results/DEVICE.json and renders the README's tables from all
+files there; --quick takes less than 15 minutes on two cores. Peers that are not installed are left out and listed.
+python -m bench.run --columns logits --cells kl,js --rows 256 --outcomes 4096
+is a quick look: any of these narrows the run, and then nothing is written unless --json says where.
 
-writes bench/results/<device>.json (or F) and prints one line a program: median milliseconds and quartiles of programs
-run in turn, seconds to compile, temporary megabytes, how near it is to the time of the memory traffic that cannot be
-avoided (measured beside it), and the worst error of value and gradient in eps against kljax in float64 on the same
-inputs, whose own error mpmath bounds in the tests. --readme puts the tables into README.md. On a GPU the same command
-times it there, liger-kernel included.
+Each line: ratios kljax / textbook of the median times of the value, of value and gradient in q and of value and
+gradients in both, kljax's milliseconds, and the temporary megabytes of the last as the compiler reports them.
 """
 
 import argparse
+import gc
+import importlib.metadata
 import json
 import os
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would spin on while the next program is timed
-from bench import cases, rivals  # noqa: E402  they import torch
+from bench import cases, programs, render, targets
+from bench.programs import PARTS
 
-ROOT = Path(__file__).parents[1]
-WIDE = ("kl", "js", "tv", "hellinger_sq", "renyi")
-FULL = {"logits": ["64x131072", "256x50257", "1000x4099", "4096x512"], "probs": ["64x131072", "256x4096"]}
-QUICK = {"logits": ["64x131072"], "probs": ["64x131072"]}
-
-
-def floor(part: str):
-    """The traffic that the part cannot do without: both arrays read, gradients written."""
-    return {
-        "value": lambda p, q: (jnp.sum(p, -1), jnp.sum(q, -1)),
-        "q": lambda p, q: p + q,
-        "p and q": lambda p, q: (p + q, p - q),
-    }[part]
-
-
-def timed(programs: dict[str, rivals.Program], repeat: int) -> dict[str, list[float]]:
-    """Milliseconds of each program, run in turn: lower quartile, median, upper quartile."""
-    times = {name: [] for name in programs}
-    for program in programs.values():
-        program.run()
-    for _ in range(repeat):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            program.run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: [round(x, 4) for x in statistics.quantiles(t, n=4)] for name, t in times.items()}
+RESULTS = Path(__file__).parent / "results"
+DISTANCES = (0.1, 1e-3)  # the first is timed, errors are measured at both
+CHECKED = 16  # rows whose errors are measured
+MAIN = ("kl", "js", "tv", "hellinger_sq", "renyi")  # at every size, against every peer
+EVERY = (256, 4096)  # the size of every cell
+FLOATS = ("float32", "bfloat16")
+SIZES = {
+    "cpu": ((64, 131072), (257, 1001), (64, 50257), (8, 151936), (4096, 10)),
+    "gpu": ((8192, 128256), (4095, 50257), (64, 131072), (8192, 32000), (2048, 262144)),
+}
+PACKAGES = (
+    "jax", "jaxlib", "numpy", "scipy", "optax", "tfp-nightly", "tensorflow-probability", "distrax", "numpyro", "torch",
+    "liger-kernel", "triton",
+)  # fmt: skip
 
 
-def truth(column: str, name: str, arrays: tuple[np.ndarray, ...], part: str):
-    """The same in float64."""
-    with jax.enable_x64(True):
-        wide = [np.asarray(x, np.float64) for x in arrays]
-        found = jax.jit(rivals.part_of(cases.ours(column, name), part))(*wide)
-        return jax.tree.map(np.asarray, flat(found))
+class Case(NamedTuple):
+    """One cell at one size."""
+
+    suite: str
+    column: str
+    cell: str
+    rows: int
+    outcomes: int
+    dtype: str
+
+    def pair(self, distance: float) -> tuple:
+        """Its inputs, on the device."""
+        return jax.block_until_ready(
+            cases.inputs(self.column, self.rows, self.outcomes, distance=distance, dtype=self.dtype)
+        )
 
 
-def flat(found) -> list:
-    """Value and gradients of what a program gives."""
-    if not isinstance(found, tuple):
-        return [found]
-    (_, value), slopes = found if isinstance(found[0], tuple) else ((None, found[0]), found[1])
-    return [value if value is not None else found[0][0], *(slopes if isinstance(slopes, tuple) else (slopes,))]
+class Effort(NamedTuple):
+    """How long to measure."""
+
+    seconds: float  # of one race
+    least: int  # turns
+    most: int
 
 
-def errors(found, true) -> list[float | None]:
-    """In eps of float32: of the value the worst of any row, of the gradients the worst in norm."""
-    eps, result = float(np.finfo(np.float32).eps), []
-    for got, expected in zip(flat(found), true, strict=True):
-        if got is None or np.shape(got) != np.shape(expected):
-            result.append(None)  # a loss over the whole batch
+def functions(case: Case, options) -> dict:
+    """The sides of a case by name."""
+    found = {"kljax": cases.ours(case.column, case.cell), "textbook": cases.by_hand(case.column, case.cell)}
+    for peer, cells in cases.PEERS[case.column].items():
+        if case.cell in cells and cases.installed(peer) and (peer != "scipy" or case.dtype == "float32"):
+            found[peer] = cells[case.cell]
+    if case.suite == "sizes" and case.column == "logits" and cases.installed("torch"):
+        from bench import torch_cases
+
+        slow = options.quick and not (case.dtype == "float32" and case.rows * case.outcomes > 1e6)
+        for peer, cells in torch_cases.PEERS.items():
+            if case.cell in cells and torch_cases.here(peer) and not (peer == "torch.compile" and slow):
+                found[peer] = cells[case.cell]
+    return {side: f for side, f in found.items() if not options.sides or side in options.sides}
+
+
+def possible(side: str, part: str) -> bool:
+    """scipy has no gradients, liger-kernel none in p."""
+    return part == "value" or (side != "scipy" and (side != "liger" or part == "q"))
+
+
+def built(case: Case, part: str, sides: dict, arguments) -> tuple[dict, dict]:
+    """The programs of a part, and why some could not be made."""
+    made, failed = {}, {}
+    for side, function in sides.items():
+        if possible(side, part):
+            try:
+                made[side] = programs.program(side, function, part, arguments)
+            except Exception as problem:  # a peer's: out of memory, no compiler
+                if side == "kljax":
+                    raise
+                failed[side] = f"{type(problem).__name__}: {problem}".splitlines()[0][:120]
+    return made, failed
+
+
+def measure(case: Case, options, effort: Effort) -> list[dict]:
+    """One record a side and part."""
+    pairs = [case.pair(distance) for distance in DISTANCES]
+    true = [programs.truth(case.column, case.cell, *(x[:CHECKED] for x in pair)) for pair in pairs]
+    sides, records, speeds = functions(case, options), [], []
+    for part in PARTS:
+        made, failed = built(case, part, sides, pairs[0])
+        simplest, arrays = programs.MOVES[part]
+        base = programs.Program(simplest, jax.block_until_ready, pairs[0], jax.device_put, None, {})
+        times = programs.race(made | {"memory": base}, *effort)
+        speeds.append(arrays * pairs[0][0].nbytes / times.pop("memory")[1] / 1e6)  # GB/s
+        for side, each in made.items():
+            errors = [
+                programs.error(side, each, part, pair, case.column, t[part])
+                for pair, t in zip(pairs, true, strict=True)
+            ]
+            found = {"side": side, "part": part, "ms": times[side], "error_eps": errors} | each.made
+            records.append(case._asdict() | found)
+        records += [case._asdict() | {"side": side, "part": part, "failed": why} for side, why in failed.items()]
+    for record in records:
+        if "ms" in record:
+            arrays = programs.MOVES[record["part"]][1] - (case.cell in cases.ONE)  # q is not read
+            least = arrays * pairs[0][0].nbytes / max(speeds) / 1e6
+            record |= {"bandwidth_gb_s": max(speeds), "roofline": least / record["ms"][1]}
+    return records
+
+
+def measure_heads(name: str, effort: Effort) -> list[dict]:
+    """Linear heads: kljax and the composite as they are, the error of either against the composite in float64."""
+    *both, arguments = cases.heads_cases()[name]
+    made = {s: programs.lowered(f, arguments) for s, f in zip(("kljax", "textbook"), both, strict=True)}
+    times = programs.race(made, *effort)
+    errors = {side: programs.apart(each.run(*arguments), both[1], arguments) for side, each in made.items()}
+    case = {"suite": "heads", "column": "heads", "cell": name, "part": "whole"}
+    return [case | {"side": s, "ms": times[s], "error_eps": errors[s]} | each.made for s, each in made.items()]
+
+
+def plan(options) -> list[Case]:
+    """What is measured: every cell at one size, the main ones at several."""
+    sizes = SIZES["gpu" if jax.default_backend() == "gpu" else "cpu"]
+    sizes, every = sizes[:2] if options.quick else sizes, EVERY
+    if options.rows or options.outcomes:
+        every = (options.rows or EVERY[0], options.outcomes or EVERY[1])
+        sizes = (every,)
+    found = [Case("sizes", "logits", cell, *size, d) for size in sizes for d in FLOATS for cell in MAIN]
+    found += [Case("cells", column, cell, *every, "float32") for column in cases.PEERS for cell in cases.TEXTBOOK]
+    return [
+        c
+        for c in found
+        if (not options.suites or c.suite in options.suites)
+        and (not options.columns or c.column in options.columns)
+        and (not options.cells or c.cell in options.cells)
+        and (not options.dtypes or c.dtype in options.dtypes)
+    ]
+
+
+def about(options) -> dict:
+    """What the figures were measured with; no paths, no names of machines."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
-        got = np.asarray(got.float() if hasattr(got, "float") else got, np.float64)
-        gap, size = (np.abs(x) if x.ndim == 1 else np.linalg.norm(x, axis=-1) for x in (got - expected, expected))
-        worst = float(np.max(gap / np.where(size > 0, size, 1)) / eps)
-        result.append(round(worst, 3) if np.isfinite(worst) else None)
-    return result
+    here, git = Path(__file__).parent, ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True, cwd=here, check=False).stdout.strip()
+    absent = [peer for peer in cases.PACKAGES if not cases.installed(peer)]
+    if "torch" not in absent and "liger" not in absent:
+        from bench import torch_cases
+
+        absent += [] if torch_cases.here("liger") else ["liger"]
+    return {
+        "schema": 1, "device": jax.devices()[0].device_kind, "platform": jax.default_backend(),
+        "machine": platform.machine(), "threads": threads(), "load": os.getloadavg()[0],
+        "quick": options.quick, "commit": commit, "versions": versions, "absent": absent,
+    }  # fmt: skip
 
 
-def measure(column: str, name: str, shape: str, dtype: str, part: str, options) -> list[dict]:
-    """One record for every rival."""
-    rows, outcomes = map(int, shape.split("x"))
-    arrays = tuple(x.astype(jnp.dtype(dtype)) for x in cases.inputs(column, rows, outcomes))
-    programs = {"floor": rivals.program(floor(part), "value", arrays)}
-    for rival in rivals.names(column, name):
-        if not rivals.lacking(rival) and (not options.rivals or rival in options.rivals.split(",")):
-            made = rivals.make(rival, column, name, part, arrays)
-            programs |= {rival: made} if made else {}
-    times, true, found = timed(programs, options.repeat), truth(column, name, arrays, part), []
-    for rival, program in programs.items():
-        wrong = [] if rival == "floor" else errors(program.run(), true)
-        record = {"cell": f"{column}.{name}", "shape": shape, "dtype": dtype, "part": part, "rival": rival}
-        record |= {"ms": times[rival], "compile_s": round(program.compile_s, 2), "errors_eps": wrong}
-        record |= {"temp_mb": None if program.temp is None else round(program.temp / 1e6, 2)}
-        record |= {"of_floor": round(times["floor"][1] / times[rival][1], 3)}
-        found.append(record)
-        print(line(record), flush=True)
+def threads() -> int:
+    """How many this process may use; jax takes as many, and so does torch here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def import_seconds(turns: int) -> float:
+    """What importing kljax takes over importing jax and chex: the difference of medians of fresh processes."""
+    times = {"import jax, chex": [], "import jax, chex, kljax": []}
+    for _ in range(turns):
+        for code, found in times.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+            found.append(time.perf_counter() - start)
+    before, after = (statistics.median(found) for found in times.values())
+    return after - before
+
+
+def line(records: list[dict]) -> str:
+    """A case as one line."""
+    first, found = records[0], {(r["side"], r["part"]): r for r in records if "ms" in r}
+    ratios, ms = "", ""
+    for part in PARTS:
+        ours, theirs = (found.get((side, part)) for side in ("kljax", "textbook"))
+        ratios += f"{ours['ms'][1] / theirs['ms'][1]:9.2f}" if ours and theirs else f"{'-':>9}"
+        ms += f"{ours['ms'][1]:9.2f}" if ours else f"{'-':>9}"
+    both = (found.get((side, PARTS[-1])) for side in ("kljax", "textbook"))
+    temp = "".join(f"{r['temp_mb']:9.1f}" if r else f"{'-':>9}" for r in both)
+    where = f"({first['rows']}, {first['outcomes']}) {first['dtype']}"
+    return f"{first['column'] + '.' + first['cell']:24}{where:26}{ratios}{ms}{temp}"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two sizes, fewer turns, torch.compile at one size")
+    parser.add_argument("--json", nargs="?", const="", help="the file to write (default: bench/results/DEVICE.json)")
+    parser.add_argument("--readme", action="store_true", help="write the README's tables from bench/results")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--outcomes", type=int)
+    for name in ("suites", "columns", "cells", "dtypes", "sides"):
+        parser.add_argument(f"--{name}", type=lambda text: text.split(","), help="only these, such as a,b")
+    parser.add_argument("--seconds", type=float, help="time for one race")
+    found = parser.parse_args()
+    narrow = found.rows, found.outcomes, found.suites, found.columns, found.cells, found.dtypes, found.sides
+    found.whole = not any(narrow)
+    if not found.whole and (found.readme or found.json == ""):
+        parser.error("a part of the run does not replace the whole: name a file with --json, without --readme")
+    if found.readme and found.json is None:
+        found.json = ""
     return found
 
 
-def line(record: dict) -> str:
-    """One program as text."""
-    low, middle, high = record["ms"]
-    key = f"{record['cell']} {record['shape']} {record['dtype']} {record['part']}"
-    memory = "" if record["temp_mb"] is None else f"{record['temp_mb']:9.1f} MB"
-    wrong = " ".join("-" if e is None else f"{e:.3g}" for e in record["errors_eps"])
-    return (
-        f"{key:48}{record['rival']:14}{middle:9.2f} [{low:.2f} {high:.2f}] ms{memory} {record['of_floor']:.2f} {wrong}"
-    )
+def measured(options) -> Iterator[list[dict]]:
+    """The records of one case after another, each printed as a line."""
+    effort = Effort(options.seconds or (0.7 if options.quick else 3), 5, 15 if options.quick else 31)
+    for case in plan(options):
+        yield (new := measure(case, options, effort))
+        print(line(new), flush=True)
+        gc.collect()
+    for name in () if options.suites and "heads" not in options.suites else cases.heads_cases():
+        yield (new := measure_heads(name, effort))
+        print(f"heads {name:44}" + "".join(f"{r['ms'][1]:12.2f} ms {r['temp_mb']:9.1f} MB" for r in new), flush=True)
 
 
-def heads(repeat: int) -> list[dict]:
-    """The loss of a linear head with its gradient, beside all logits at once."""
-    found = []
-    for name, (ours, composite, given) in cases.heads_cases().items():
-        programs = {
-            "kljax": rivals.program(ours, "value", given), "textbook": rivals.program(composite, "value", given)
-        }  # fmt: skip
-        times = timed(programs, repeat)
-        for rival, program in programs.items():
-            record = {"cell": name, "shape": "x".join(map(str, (*given[0].shape, given[1].shape[1])))}
-            record |= {"dtype": "float32", "part": "q", "rival": rival, "ms": times[rival], "errors_eps": []}
-            record |= {"compile_s": round(program.compile_s, 2), "temp_mb": round(program.temp / 1e6, 2)}
-            found.append(record | {"of_floor": float("nan")})
-            print(line(found[-1]), flush=True)
-    return [{k: None if v != v else v for k, v in record.items()} for record in found]
-
-
-# what DESIGN asks for at (64, 131072) in float32: cell, part, rival, most of its time, most of its memory
-TARGETS = [("logits.kl", "value", "optax", 1 / 3, 0.1), ("logits.kl", "q", "optax", 1 / 1.3, 1.0)]
-TARGETS += [(f"logits.{n}", part, "textbook", 1.0, None) for n in cases.TEXTBOOK for part in ("value", "q", "p and q")]
-TARGETS += [(f"probs.{n}", part, "textbook", 1.5, None) for n in cases.TEXTBOOK for part in ("value", "q", "p and q")]
-TARGETS += [("heads.loss", "q", "textbook", 1.1, 1 / 8)]
-
-
-def verdicts(records: list[dict]) -> list[str]:
-    """A line for each target that was measured."""
-    table = {(r["cell"], r["part"], r["rival"]): r for r in records if r["dtype"] == "float32" and at_target(r)}
-    found = []
-    for cell, part, rival, most, memory in TARGETS:
-        ours, theirs = table.get((cell, part, "kljax")), table.get((cell, part, rival))
-        if ours and theirs:
-            ratio = ours["ms"][1] / theirs["ms"][1]
-            met = ratio <= most and (memory is None or ours["temp_mb"] <= memory * theirs["temp_mb"])
-            found.append(f"{'met   ' if met else 'missed'} {cell} {part}: {ratio:.2f} of {rival}, at most {most:.2f}")
-    return found
-
-
-def at_target(record: dict) -> bool:
-    return record["shape"] == "64x131072" or record["cell"] == "heads.loss"
-
-
-def rendered(data: dict) -> str:
-    """The table of the README: time over kljax's and errors of all rivals at the largest shape in float32."""
-    keep = [r for r in data["records"] if r["dtype"] == "float32" and at_target(r) and r["rival"] != "floor"]
-    head = (
-        f"{data['device']}, jax {data['jax']}, (64, 131072) float32, medians in one run; errors of value and gradients"
-    )
-    lines = [f"{head} in eps.", "", "| | with | kljax | others: their time over ours, errors |", "|---|---|---|---|"]
-    for cell, part in dict.fromkeys((r["cell"], r["part"]) for r in keep):
-        group = {r["rival"]: r for r in keep if (r["cell"], r["part"]) == (cell, part)}
-        if (own := group.pop("kljax", None)) and (cell.split(".")[1] in WIDE or cell == "heads.loss"):
-            ours = f"{own['ms'][1]:.1f} ms, {own['temp_mb']:.0f} MB, {_said(own)}"
-            others = [f"{n} {r['ms'][1] / own['ms'][1]:.2f}, {_said(r)}" for n, r in group.items()]
-            what = {"value": "value", "q": "gradient in q", "p and q": "both gradients"}[part]
-            lines.append(f"| `{cell}` | {what} | {ours} | {'; '.join(others)} |")
-    return "\n".join(lines)
-
-
-def _said(record: dict) -> str:
-    return " / ".join("-" if e is None else f"{e:.2g}" for e in record["errors_eps"])
-
-
-def into_readme(data: dict) -> str:
-    """The README with the tables in their place."""
-    text = (ROOT / "README.md").read_text()
-    return re.sub(r"(<!-- bench -->\n).*?(\n<!-- /bench -->)", lambda m: m[1] + rendered(data) + m[2], text, flags=re.S)
+def run(options) -> Iterator[dict]:
+    """Everything that the options ask for, as far as it is there: a run that is cut short leaves what it has."""
+    if cases.installed("torch"):
+        cases.package("torch").set_num_threads(threads())
+    found, records, start = about(options), [], time.time()
+    judged = [targets.of_import(import_seconds(3))] if options.whole else []
+    print(json.dumps(found), f"\n{'kljax / textbook':50}" + "".join(f"{p:>9}" for p in PARTS) + f"{'ms':>27}{'MB':>18}")
+    for new in measured(options):
+        records += new
+        found |= {"seconds": time.time() - start, "targets": judged + targets.judge(records, found["platform"])}
+        yield found | {"records": records}
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one shape, float32, under 15 minutes on 2 cores")
-    for name in ("columns", "cells", "shapes", "dtypes", "rivals", "json"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
-    options = parser.parse_args()
-    device = jax.devices()[0].device_kind
-    absent = {name: why for name in rivals.MODULES if (why := rivals.lacking(name))}
-    data = {"device": device, "processor": platform.processor() or platform.machine(), "jax": jax.__version__}
-    data |= {"absent": absent, "records": []}
-    for column in (options.columns or "logits,probs").split(","):
-        named = options.cells.split(",") if options.cells else (WIDE if column == "logits" and options.quick else None)
-        for name in named or cases.TEXTBOOK:
-            shapes = options.shapes.split(",") if options.shapes else (QUICK if options.quick else FULL)[column]
-            shapes = shapes if name in WIDE else shapes[:1]
-            kinds = options.dtypes or ("float32" if options.quick or name not in WIDE else "float32,bfloat16")
-            for shape, dtype in [(s, d) for s in shapes for d in kinds.split(",")]:
-                for part in ("value",) if name in cases.ONE else rivals.PARTS:
-                    data["records"] += measure(column, name, shape, dtype, part, options)
-    data["records"] += [] if options.cells else heads(options.repeat)
-    print("\n".join(verdicts(data["records"])))
-    where = Path(options.json or ROOT / "bench" / "results" / f"{device.replace(' ', '-').lower()}.json")
-    where.parent.mkdir(exist_ok=True)
-    where.write_text(json.dumps(data, indent=None).replace('{"cell"', '\n{"cell"') + "\n")
+    """Measure, write, render, and say which targets are met."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with torch
+    options, found = arguments(), {"targets": []}
+    for found in run(options):
+        if options.json is not None:
+            name = re.sub(r"\W+", "-", found["device"].lower())
+            path = Path(options.json) if options.json else RESULTS / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
     if options.readme:
-        (ROOT / "README.md").write_text(into_readme(data))
+        render.readme()
+    for t in found["targets"]:
+        print(f"{'met    ' if t['met'] else 'NOT MET'} {t['ratio']:9.3g} ({t['limit']:g})  {t['what']}")
 
 
 if __name__ == "__main__":
