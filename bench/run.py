@@ -243,7 +243,7 @@ def measured(options) -> Iterator[list[dict]]:
         yield (new := measure(case, options, effort))
         print(line(new), flush=True)
         gc.collect()
-    for name in () if options.suites and "heads" not in options.suites else cases.heads_cases():
+    for name in cases.heads_cases() if options.whole or "heads" in (options.suites or ()) else ():
         yield (new := measure_heads(name, effort))
         print(f"heads {name:44}" + "".join(f"{r['ms'][1]:12.2f} ms {r['temp_mb']:9.1f} MB" for r in new), flush=True)
 

@@ -119,7 +119,7 @@ def test_a_planted_error_is_seen():
 def test_heads_are_measured(monkeypatch):
     x = jnp.linspace(0, 1, 12).reshape(3, 4)
     both = (lambda x: (x @ x.T).sum(), lambda x: (x.sum(0) ** 2).sum())
-    monkeypatch.setattr(run, "heads_cases", lambda: {"loss": (*both, (x,))})
+    monkeypatch.setattr(cases, "heads_cases", lambda: {"loss": (*both, (x,))})
     records = run.measure_heads("loss", ONCE)
     assert [r["side"] for r in records] == ["kljax", "textbook"] and all(r["error_eps"] < 8 for r in records)
     assert "`loss`" in render.heads([{"records": records, "device": "cpu"}])
