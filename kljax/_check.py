@@ -124,6 +124,20 @@ def batch(cell: str, name_a: str, a: Array, name_b: str, b: Array) -> tuple[Arra
     return jnp.broadcast_to(a, (*lead, a.shape[-1])), jnp.broadcast_to(b, (*lead, b.shape[-1]))
 
 
+def leading(cell: str, p: Any, q: Any) -> tuple[int, int]:
+    """The sizes of the leading axes of two pytrees of rows."""
+    sizes = []
+    for name, side in (("P", p), ("Q", q)):
+        shapes = [x.shape for x in jax.tree.leaves(side)]
+        rows = {shape[0] if shape else 0 for shape in shapes}
+        hint = (
+            f"{cell}: {name} {', '.join(map(str, shapes))}: needs a leading axis of N > 0 rows, the same in all arrays"
+        )
+        chex.assert_equal(len(rows) == 1 and 0 not in rows, True, custom_message=hint)
+        sizes.append(rows.pop())
+    return sizes[0], sizes[1]
+
+
 # independent coordinates: fields that are scalars, or arrays whose event axis moves last or is added
 
 

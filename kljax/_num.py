@@ -52,7 +52,8 @@ def slope_limit(x: Array) -> float:
     return float(jnp.finfo(x.dtype).max) ** 0.25
 
 
-def _polynomial(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
+def polynomial(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
+    """One of two polynomials, for float32 and for float64, by their coefficients from the lowest power."""
     coefficients = table[1 if x.dtype == jnp.float64 else 0]
     result = jnp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
@@ -62,14 +63,14 @@ def _polynomial(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
 
 def exp_remainder_near(y: Array) -> Array:
     """(e^y - 1 - y) / y^2 for |y| <= 1, which is 1/2 at 0."""
-    return _polynomial(_EXP_REMAINDER, y)
+    return polynomial(_EXP_REMAINDER, y)
 
 
 def exp_remainder(y: Array) -> Array:
     """(e^y - 1 - y) / y^2, which is 1/2 at 0."""
     near = jnp.abs(y) < 1
     z = jnp.where(near, 1, y)  # y = 0 would put 0/0 into the far branch
-    return jnp.where(near, _polynomial(_EXP_REMAINDER, jnp.where(near, y, 0)), (jnp.exp(z) - 1 - z) / z / z)
+    return jnp.where(near, polynomial(_EXP_REMAINDER, jnp.where(near, y, 0)), (jnp.exp(z) - 1 - z) / z / z)
 
 
 def exp_ratio(y: Array) -> Array:
@@ -77,7 +78,7 @@ def exp_ratio(y: Array) -> Array:
     near = jnp.abs(y) < 1
     z = jnp.where(near, 1, y)
     s = jnp.where(near, y, 0)
-    return jnp.where(near, 1 + s * _polynomial(_EXP_REMAINDER, s), (jnp.exp(z) - 1) / z)
+    return jnp.where(near, 1 + s * polynomial(_EXP_REMAINDER, s), (jnp.exp(z) - 1) / z)
 
 
 def exp_product(c: Array, t: Array) -> Array:
@@ -104,7 +105,7 @@ def expm1_over(t: Array, c: Array) -> Array:
     s = jnp.where(near, y, 0)
     first = jnp.where(near, t, 0)
     far = (exp_product(jnp.where(near, 1, c), jnp.where(near, 1, t)) - 1) / jnp.where(near, 1, c)
-    return jnp.where(near, first * (1 + s * _polynomial(_EXP_REMAINDER, s)), far)
+    return jnp.where(near, first * (1 + s * polynomial(_EXP_REMAINDER, s)), far)
 
 
 @expm1_over.defjvp
@@ -122,7 +123,7 @@ def expm1(y: Array) -> Array:
     """e^y - 1."""
     near = jnp.abs(y) < 1
     s = jnp.where(near, y, 0)
-    return jnp.where(near, s + s * s * _polynomial(_EXP_REMAINDER, s), jnp.exp(y) - 1)
+    return jnp.where(near, s + s * s * polynomial(_EXP_REMAINDER, s), jnp.exp(y) - 1)
 
 
 @expm1.defjvp
@@ -132,7 +133,7 @@ def _(primals, tangents):
 
 def atanh_remainder(s: Array) -> Array:
     """(atanh(s)/s - 1) / s^2 for |s| <= 1/2."""
-    return _polynomial(_ATANH_REMAINDER, s * s)
+    return polynomial(_ATANH_REMAINDER, s * s)
 
 
 @jax.custom_jvp
@@ -295,10 +296,15 @@ def two_sum(a, b):
     return s, (a[0] - (s - v)) + (b[0] - v) + a[1] + b[1]
 
 
+def running_sum(x: Array, rest: Array) -> tuple[Array, Array]:
+    """The cumulative sum over the last axis of numbers in two parts."""
+    return lax.associative_scan(two_sum, (x, rest), axis=-1)
+
+
 @jax.custom_jvp
 def running_total(x: Array) -> Array:
     """The cumulative sum over the last axis, compensated: partial sums that cancel keep their digits."""
-    s, rest = lax.associative_scan(two_sum, (x, jnp.zeros_like(x)), axis=-1)
+    s, rest = running_sum(x, jnp.zeros_like(x))
     return s + rest
 
 

@@ -292,6 +292,11 @@ def _terms(row: Row) -> tuple[Callable[[Pair], Array], ...]:
     return (partial(points, row),)
 
 
+def summed(row: Row, pair: Pair) -> Array:
+    """The divergence `[..., 1]` of a pair."""
+    return _joined(row, [_num.total(term(pair)) for term in _terms(row)], pair.mass)
+
+
 def _joined(row: Row, totals: Any, mass: Array) -> Array:
     """The divergence from the totals of its terms."""
     joined = row.direct.joined if row.direct is not None else None

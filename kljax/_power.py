@@ -51,7 +51,7 @@ def _largest(pair: Pair) -> Array:
     return jnp.maximum(top - drift, 0)
 
 
-def _sum(order: Array, pair: Pair) -> _Sum:
+def power_sum(order: Array, pair: Pair) -> _Sum:
     unbounded = order == jnp.inf
     a = jnp.where(unbounded, 2, order)
     t = _num.total(points(rows.tsallis(a), pair))
@@ -99,7 +99,7 @@ def _simple(order: Array, t: Array) -> tuple[_Rows, Array]:
 
 def _general(order: Array, pair: Pair) -> _Rows:
     """For any rows."""
-    a, s = jnp.where(order == jnp.inf, 2, order), _sum(order, pair)
+    a, s = jnp.where(order == jnp.inf, 2, order), power_sum(order, pair)
     lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
     log = log_sum(_exponents(a, pair, jnp.array(True)))
     scale = 1 / jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
@@ -199,7 +199,7 @@ def _renyi_jvp(column, share, kind, primals, tangents):
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             pair = next(pairs)
-            turn = _num.rate(lambda v: _sum(v, pair).value, order)
+            turn = _num.rate(lambda v: power_sum(v, pair).value, order)
             result += share * (jnp.where(pair.mass > 0, turn, 0) * next(steps))[..., 0]
         for x, totals, first in ((a, given.sides[0], True), (b, given.sides[1], False)):
             if totals:
@@ -277,7 +277,7 @@ def _geometric(column: Column, w: Array, a: Array, b: Array) -> Array:
 
 def _geometric_rows(column: Column, w: Array, a: Array, b: Array) -> Array:
     pair = column.pair(a, b)
-    normaliser = -(1 - w) * _sum(w, pair).value
+    normaliser = -(1 - w) * power_sum(w, pair).value
     lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
     log = jnp.where(lacking, 0, normaliser)
     g = jnp.exp(_exponents(w, pair, jnp.array(False)) - log)

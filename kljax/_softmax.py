@@ -61,15 +61,20 @@ def pair(a: Array, b: Array, given: Sums) -> Pair:
     d = _raw(a, b, given.from_p, given.from_q) - given.shift
     d = jnp.where(jnp.isnan(d), 0, d)  # an input that is nan spoils its row through the masses
     one_a, one_b = (_num.divide(jnp.ones_like(s), s) for s in (given.mass_p, given.mass_q))
-    p, q = ea * one_a, eb * one_b
+    logs = (la + ra) - jnp.log(given.mass_p), (lb + rb) - jnp.log(given.mass_q)
+    return from_ratio(ea * one_a, eb * one_b, d, logs, given.mass_p * given.mass_q)
+
+
+def from_ratio(p: Array, q: Array, d: Array, logs: tuple[Array, Array], mass: Array) -> Pair:
+    """The pair from its masses, their accurate log-ratio and the logarithms of either."""
     near = jnp.abs(d) < 1
     s = jnp.where(near, d, 0)
     delta = jnp.where(near, q * (s + s * s * _num.exp_remainder_near(s)), p - q)
     gap = -jnp.sign(d) * _num.expm1(-jnp.abs(d))
-    log_hi = jnp.where(d <= 0, (lb + rb) - jnp.log(given.mass_q), (la + ra) - jnp.log(given.mass_p))
+    log_hi = jnp.where(d <= 0, logs[1], logs[0])
     floor = jnp.minimum(math.log(_num.tiny(d)) - log_hi, -1)
     tame = jnp.where(d == jnp.inf, -floor, jnp.where(d == -jnp.inf, floor, d))
-    return Pair(p, q, delta, d, tame, gap, log_hi, given.mass_p * given.mass_q)
+    return Pair(p, q, delta, d, tame, gap, log_hi, mass)
 
 
 def kl(a: Array, b: Array) -> tuple[Array, Sums]:

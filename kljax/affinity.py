@@ -20,6 +20,12 @@ from jax.typing import ArrayLike
 
 from kljax import _bind, _check, _num, _two
 
+# D(p, q) = D(q, p), where no weight is given
+SYMMETRIC = (
+    "jeffreys", "hellinger_sq", "hellinger", "bhattacharyya", "geometric_js", "tv_lower", "tv_upper", "js_lower",
+    "js_upper",
+)  # fmt: skip
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
