@@ -191,18 +191,22 @@ def _elementwise(column: str, name: str, ready: Callable, measure: Callable, pla
 def _cumulative(ready: Callable, positions: Any, plain: Plan) -> Plan:
     """Wasserstein distance of order 1 between weights: the cumulative sums are kept, in two parts."""
 
-    def prepare(a: Array) -> tuple[Array, Array, Array, Array]:
+    def prepare(a: Array) -> tuple[tuple[Array, ...], Array]:
         x = _prepared.COLUMNS["probs"].rows(ready(a))
         places = jnp.arange(a.shape[-1]) if positions is None else jnp.asarray(positions)
         order = jnp.argsort(places)
         width = jnp.diff(places[order].astype(a.dtype))[None]
         high, low = _num.running_sum(jnp.take(x.p, order, 1), jnp.take(x.rest, order, 1))
-        return high[:, :-1], low[:, :-1], jnp.broadcast_to(width, high[:, :-1].shape), x.mass
+        return (high[:, :-1], low[:, :-1], jnp.broadcast_to(width, high[:, :-1].shape), x.mass), a
 
-    def tile(x: tuple, y: tuple, own: Array) -> Array:
+    def tile(rows_p: tuple, rows_q: tuple, own: Array) -> Array:
+        x, y = rows_p[0], rows_q[0]
         ahead = (x[0][:, None] - y[0][None]) + (x[1][:, None] - y[1][None])
         distance = jnp.sum(jnp.abs(ahead) * x[2][:, None], -1)
-        return jnp.where(x[3] * y[3].T > 0, distance, jnp.nan)
+        found = jnp.where(x[3] * y[3].T > 0, distance, jnp.nan)
+        least = 200 * float(jnp.finfo(found.dtype).eps) * jnp.sum(x[2], -1, keepdims=True)  # 27 eps were lost at 1e-6
+        near = (found > 0) & (found < least) & ~own
+        return lax.cond(jnp.any(near), lambda: plain.tile(rows_p[1], rows_q[1], own), lambda: found)
 
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
 
