@@ -102,10 +102,11 @@ def _general(order: Array, pair: Pair) -> _Rows:
     a, s = jnp.where(order == jnp.inf, 2, order), power_sum(order, pair)
     lacking = jnp.any(jnp.isinf(pair.d), -1, keepdims=True)
     log = log_sum(_exponents(a, pair, jnp.array(True)))
-    scale = 1 / jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
+    whole = jnp.where(lacking, jnp.exp(jnp.minimum(log, _num.log_limit(log))), 1 + s.excess)
     top = jnp.max(pair.d, -1, keepdims=True)
     ties = _num.total(jnp.where(_attains(pair, top), jnp.ones_like(pair.d), 0))
     near = s.near & (s.excess < _num.slope_limit(log))  # beyond it slopes overflow before they are divided by S
+    scale = jnp.where(near, 1 / jnp.where(near, whole, 1), 1)  # S of 0 would leave 0 * inf in what is not taken
     value = jnp.where(pair.mass > 0, s.value, jnp.nan)
     return _Rows(near, scale, log, value, top, jnp.maximum(ties, 1))
 
