@@ -324,10 +324,11 @@ def mask(cell: str, where: ArrayLike, outcomes: int) -> Array:
     return jnp.asarray(where).astype(bool)
 
 
-def by_tokens(cell: str, name: str, value: ArrayLike, lead: tuple[int, ...], like: Array) -> Array:
-    """One number for all tokens or one each, `[...]`, as `[T]` in the dtype of `like`, integers as they are."""
+def by_tokens(cell: str, name: str, value: ArrayLike, lead: tuple[int, ...], dtype: Any) -> Array:
+    """One number for all tokens or one each, `[...]`, as `[T]` of this dtype, which may be of integers."""
     value = jnp.asarray(value)
     hint = f"{cell}: {name} {value.shape}: pass one number, or one a token, {lead}"
     chex.assert_equal(value.shape in ((), lead), True, custom_message=hint)
-    kept = value if jnp.issubdtype(value.dtype, jnp.integer) and name == "labels" else value.astype(like.dtype)
-    return jnp.broadcast_to(kept, lead).reshape(-1)
+    if jnp.issubdtype(dtype, jnp.integer) and not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"{cell}: {name} are {value.dtype}: pass integers, the numbers of outcomes")
+    return jnp.broadcast_to(value.astype(dtype), lead).reshape(-1)

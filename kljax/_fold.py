@@ -138,7 +138,7 @@ def kl(fold: Fold) -> Array:
 
 
 def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
-    """KL(p || q) of whole rows and what they leave, by plain reductions: the same sums as in a `Fold`."""
+    """KL(p || q) of whole rows and what they leave, by plain reductions, measured from the largest of each."""
     in_p, in_q = a != -jnp.inf, b != -jnp.inf
     top, top_q = jnp.max(a, -1, keepdims=True), jnp.max(b, -1, keepdims=True)
     some = (top > -jnp.inf) & (top_q > -jnp.inf)

@@ -5,7 +5,7 @@ A token's outcomes are all present in its block, so that every divergence costs 
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,6 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from kljax import _check, _fold, logits
-
-T = TypeVar("T")
 
 BLOCK = 1 << 21  # logits of one distribution in one block on a CPU: 8 MiB of float32
 LARGE = 1 << 26  # and elsewhere

@@ -54,6 +54,7 @@ def loss(
     factor temperature^2 is applied. Reverse mode once (jax.grad); a gradient that is not asked for costs nothing.
     @shapes
     @errors
+    Source: Hinton, Vinyals and Dean, Distilling the knowledge in a neural network (2015).
 
     >>> import jax, jax.numpy as jnp, kljax
     >>> p, q = @heads
@@ -63,8 +64,8 @@ def loss(
     problem = _head.checked("loss", p, q, temperature, where)
     name, like = "kljax.heads.loss", problem.temperature
     row = jax.tree.map(lambda x: _check.number(name, "a parameter of the row", x, like.dtype), row)
-    shares = _check.by_tokens(name, "weights", 1.0 if weights is None else weights, problem.lead, like)
-    marked = None if labels is None else _check.by_tokens(name, "labels", labels, problem.lead, like)
+    shares = _check.by_tokens(name, "weights", 1.0 if weights is None else weights, problem.lead, like.dtype)
+    marked = None if labels is None else _check.by_tokens(name, "labels", labels, problem.lead, jnp.int32)
     label_weight = _check.number(name, "label_weight", label_weight, like.dtype)
     size = _head.tokens_of_a_block(shares.shape[0], problem.outcomes, block)
     lead, outcomes = problem.lead, problem.outcomes

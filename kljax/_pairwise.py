@@ -16,9 +16,9 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from kljax import _bind, _check
+from kljax import _bind, _check, _fold
 from kljax._points import is_zero
-from kljax._tiles import Plan, alone, blank, block_of, blocks, chosen, rows_of
+from kljax._tiles import Plan, alone, block_of, blocks, chosen, rows_of
 
 _WORTH = 1 << 22  # elements of all pairs from which on one call uses all local devices
 
@@ -141,7 +141,7 @@ def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any) -> Arra
         return found
 
     like = jax.eval_shape(tile, jnp.int32(0), jnp.int32(0))
-    start = blank((rows * block[0], columns * block[1], *like.shape[2:]), like.dtype, (x, y))
+    start = _fold.varying(jnp.zeros((rows * block[0], columns * block[1], *like.shape[2:]), like.dtype), (x, y))
     zero = jnp.int32(0)  # in float64, too
     return lax.fori_loop(
         zero, rows, lambda i, found: lax.fori_loop(i if half else zero, columns, partial(put, i), found), start
@@ -292,7 +292,7 @@ def _meet(plan: Plan, block: Any, shape: tuple[int, int], size: int, axes: Any, 
         return found, lax.ppermute(y, axes, _next(size, 1))
 
     like = jax.eval_shape(lambda: _tile_of(plan, block, shape, x, y, False))
-    start = blank((shape[0], shape[1] * size, *like.shape[2:]), like.dtype, (x, y))
+    start = _fold.varying(jnp.zeros((shape[0], shape[1] * size, *like.shape[2:]), like.dtype), (x, y))
     return lax.fori_loop(jnp.int32(0), size, step, (start, y))[0]
 
 
@@ -300,7 +300,7 @@ def _meet_halfway(plan: Plan, block: Any, n: int, size: int, axes: Any, p: Any) 
     """Each device's rows with its own and those of the next half of the devices; the rest comes home with the rows."""
     x, me, half = rows_of(plan, p, None)[0], lax.axis_index(axes), size // 2
     mine = _tile_of(plan, block, (n, n), x, x, True)
-    start = blank((n, n * size, *mine.shape[2:]), mine.dtype, x)
+    start = _fold.varying(jnp.zeros((n, n * size, *mine.shape[2:]), mine.dtype), x)
     found = lax.dynamic_update_slice_in_dim(start, mine, me * n, 1)
 
     def step(s: Any, state: Any) -> Any:

@@ -244,9 +244,6 @@ def in_parts(plan: Plan, x: Any, y: Any, own: Array) -> Array:
     """A tile made of smaller ones of another plan."""
     n, m = own.shape
     rows, columns = block_of(plan, None, n, m)
-    parts = []
-    for i, j in itertools.product(range(0, n, rows), range(0, m, columns)):
-        parts.append((i, j))
 
     def part(place: Array) -> Array:
         i, j = place[0], place[1]
@@ -258,11 +255,6 @@ def in_parts(plan: Plan, x: Any, y: Any, own: Array) -> Array:
         return lax.dynamic_update_slice(found, part(place), (place[0], place[1])), None
 
     like = jax.eval_shape(part, jnp.zeros(2, jnp.int32))
+    parts = itertools.product(range(0, n, rows), range(0, m, columns))
     places = jnp.array([(min(i, n - rows), min(j, m - columns)) for i, j in parts], jnp.int32)
-    return lax.scan(put, blank((n, m), like.dtype, (x, y)), places)[0]
-
-
-def blank(shape: tuple[int, ...], dtype: Any, rows: Any) -> Array:
-    """Zeros to be filled with what is made of these rows: inside `shard_map` they vary over the axes the rows do."""
-    marks = [jnp.isnan(x[(0,) * x.ndim]) for x in jax.tree.leaves(rows)]
-    return jnp.zeros(shape, dtype) + jnp.any(jnp.stack(marks)).astype(dtype) * jnp.zeros((), dtype)
+    return lax.scan(put, _fold.varying(jnp.zeros((n, m), like.dtype), (x, y)), places)[0]

@@ -3,6 +3,9 @@
 `kl(p, q)` and the others are values a token; `loss` is their weighted sum with its gradient, for training.
 """
 
+import inspect
+from typing import Any
+
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -41,14 +44,24 @@ class _Column:
     name = "heads"
 
 
+_SHARED = tuple(
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+    for name, default, kind in (
+        ("temperature", 1.0, ArrayLike), ("where", None, ArrayLike | None), ("block", None, int | None)
+    )
+)  # fmt: skip
+
+
 def _public(function):
-    return _bind.public(_Column, function, _TEXT)
+    return _bind.public(_Column, function, _TEXT, _SHARED)
 
 
-def _tokens(name: str, p, q, temperature, where, block, **options) -> Array:
+def _tokens(name: str, p: Any, q: Head, *, temperature=1.0, where=None, block=None, **options) -> Array:
     problem = _head.checked(name, p, q, temperature, where)
     cell, like = getattr(logits, name), problem.temperature
-    rest = {key: _check.by_tokens(f"kljax.heads.{name}", key, x, problem.lead, like) for key, x in options.items()}
+    rest = {
+        key: _check.by_tokens(f"kljax.heads.{name}", key, x, problem.lead, like.dtype) for key, x in options.items()
+    }
 
     def value(a: Array, b: Array, *given: Array) -> Array:
         return cell(a, b, **dict(zip(rest, given, strict=True)))
@@ -56,9 +69,7 @@ def _tokens(name: str, p, q, temperature, where, block, **options) -> Array:
     return _head.by_tokens(value, problem, block, tuple(rest.values()))
 
 
-def _kl(
-    column, p, q: Head, *, temperature: ArrayLike = 1.0, where: ArrayLike | None = None, block: int | None = None
-) -> Array:
+def _kl(column, p: Any, q: Head, **shared) -> Array:
     """Kullback-Leibler divergence of every token, sum of p log(p/q), in [0, inf].
 
     @shapes
@@ -69,12 +80,10 @@ def _kl(
     >>> print([f"{v:.4f}" for v in kljax.heads.kl(p, q)])
     ['0.5108', '0.3681']
     """
-    return _tokens("kl", p, q, temperature, where, block)
+    return _tokens("kl", p, q, **shared)
 
 
-def _reverse_kl(
-    column, p, q: Head, *, temperature: ArrayLike = 1.0, where: ArrayLike | None = None, block: int | None = None
-) -> Array:
+def _reverse_kl(column, p: Any, q: Head, **shared) -> Array:
     """Reverse Kullback-Leibler divergence of every token, kl(q, p) = sum of q log(q/p), in [0, inf].
 
     @shapes
@@ -85,12 +94,10 @@ def _reverse_kl(
     >>> print([f"{v:.4f}" for v in kljax.heads.reverse_kl(p, q)])
     ['0.3681', '0.5108']
     """
-    return _tokens("reverse_kl", p, q, temperature, where, block)
+    return _tokens("reverse_kl", p, q, **shared)
 
 
-def _jeffreys(
-    column, p, q: Head, *, temperature: ArrayLike = 1.0, where: ArrayLike | None = None, block: int | None = None
-) -> Array:
+def _jeffreys(column, p: Any, q: Head, **shared) -> Array:
     """Jeffreys divergence of every token, kl(p, q) + kl(q, p), in [0, inf].
 
     @shapes
@@ -101,19 +108,10 @@ def _jeffreys(
     >>> print([f"{v:.4f}" for v in kljax.heads.jeffreys(p, q)])
     ['0.8789', '0.8789']
     """
-    return _tokens("jeffreys", p, q, temperature, where, block)
+    return _tokens("jeffreys", p, q, **shared)
 
 
-def _js(
-    column,
-    p,
-    q: Head,
-    *,
-    weight: ArrayLike = 0.5,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    block: int | None = None,
-) -> Array:
+def _js(column, p: Any, q: Head, *, weight: ArrayLike = 0.5, **shared) -> Array:
     """Jensen-Shannon divergence of every token, w kl(p, m) + (1 - w) kl(q, m), m = w p + (1 - w) q, in [0, H(w)].
 
     `weight` is w, the weight of p, a number or one a token.
@@ -125,19 +123,10 @@ def _js(
     >>> print([f"{v:.4f}" for v in kljax.heads.js(p, q)])
     ['0.1017', '0.1017']
     """
-    return _tokens("js", p, q, temperature, where, block, weight=weight)
+    return _tokens("js", p, q, weight=weight, **shared)
 
 
-def _scaled_js(
-    column,
-    p,
-    q: Head,
-    *,
-    weight: ArrayLike,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    block: int | None = None,
-) -> Array:
+def _scaled_js(column, p: Any, q: Head, *, weight: ArrayLike, **shared) -> Array:
     """Jensen-Shannon divergence of every token over w (1 - w), in [0, inf]: kl(p, q) at w = 0, kl(q, p) at w = 1.
 
     `weight` is w, the weight of p, a number or one a token.
@@ -149,12 +138,10 @@ def _scaled_js(
     >>> print([f"{v:.4f}" for v in kljax.heads.scaled_js(p, q, weight=0.0)])
     ['0.5108', '0.3681']
     """
-    return _tokens("scaled_js", p, q, temperature, where, block, weight=weight)
+    return _tokens("scaled_js", p, q, weight=weight, **shared)
 
 
-def _tv(
-    column, p, q: Head, *, temperature: ArrayLike = 1.0, where: ArrayLike | None = None, block: int | None = None
-) -> Array:
+def _tv(column, p: Any, q: Head, **shared) -> Array:
     """Total variation distance of every token, sum of |p - q| / 2, in [0, 1].
 
     @shapes
@@ -165,12 +152,10 @@ def _tv(
     >>> print([f"{v:.4f}" for v in kljax.heads.tv(p, q)])
     ['0.4000', '0.4000']
     """
-    return _tokens("tv", p, q, temperature, where, block)
+    return _tokens("tv", p, q, **shared)
 
 
-def _hellinger_sq(
-    column, p, q: Head, *, temperature: ArrayLike = 1.0, where: ArrayLike | None = None, block: int | None = None
-) -> Array:
+def _hellinger_sq(column, p: Any, q: Head, **shared) -> Array:
     """Squared Hellinger distance of every token, 1 - sum of sqrt(p q), in [0, 1].
 
     @shapes
@@ -181,19 +166,10 @@ def _hellinger_sq(
     >>> print([f"{v:.4f}" for v in kljax.heads.hellinger_sq(p, q)])
     ['0.1056', '0.1056']
     """
-    return _tokens("hellinger_sq", p, q, temperature, where, block)
+    return _tokens("hellinger_sq", p, q, **shared)
 
 
-def _renyi(
-    column,
-    p,
-    q: Head,
-    *,
-    order: ArrayLike,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    block: int | None = None,
-) -> Array:
+def _renyi(column, p: Any, q: Head, *, order: ArrayLike, **shared) -> Array:
     """Renyi divergence of every token, log(sum of p^a q^(1-a)) / (a - 1), in [0, inf].
 
     `order` is a >= 0, a number or one a token.
@@ -205,19 +181,10 @@ def _renyi(
     >>> print([f"{v:.4f}" for v in kljax.heads.renyi(p, q, order=2.0)])
     ['1.0217', '0.4947']
     """
-    return _tokens("renyi", p, q, temperature, where, block, order=order)
+    return _tokens("renyi", p, q, order=order, **shared)
 
 
-def _alpha(
-    column,
-    p,
-    q: Head,
-    *,
-    order: ArrayLike,
-    temperature: ArrayLike = 1.0,
-    where: ArrayLike | None = None,
-    block: int | None = None,
-) -> Array:
+def _alpha(column, p: Any, q: Head, *, order: ArrayLike, **shared) -> Array:
     """Alpha divergence of every token, (sum of p^a q^(1-a) - 1) / (a (a - 1)), in [0, inf].
 
     `order` is a, any real number, one for all or one a token.
@@ -229,7 +196,7 @@ def _alpha(
     >>> print([f"{v:.4f}" for v in kljax.heads.alpha(p, q, order=2.0)])
     ['0.8889', '0.3200']
     """
-    return _tokens("alpha", p, q, temperature, where, block, order=order)
+    return _tokens("alpha", p, q, order=order, **shared)
 
 
 kl = _public(_kl)
@@ -241,4 +208,6 @@ tv = _public(_tv)
 hellinger_sq = _public(_hellinger_sq)
 renyi = _public(_renyi)
 alpha = _public(_alpha)
-loss = _bind.public(_Column, _head_loss.loss, _TEXT)
+loss = _bind.public(
+    _Column, _head_loss.loss, _TEXT | {"@shapes": _TEXT["@shapes"].replace("`[V] -> [...]`", "`[V] -> []`")}
+)

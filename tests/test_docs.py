@@ -36,6 +36,11 @@ def test_rows_are_documented():
     run(rows.from_convex.__doc__, "from_convex")
 
 
+@pytest.mark.lenient
+def test_pairwise_is_documented():
+    run(kljax.pairwise.__doc__, "pairwise")
+
+
 def written(text):
     """The matrix as a text shows it: cell -> marks of all columns."""
     columns = len(expected.WRITTEN)
