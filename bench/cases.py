@@ -88,11 +88,12 @@ def by_hand(column: str, name: str):
     return on_probs if column == "probs" else on_logits
 
 
+# torch first: its compiler crashes when it is imported after what brings other copies of the same libraries
 PACKAGES = {
+    "torch": "torch",
     "tfp": "tensorflow_probability.substrates.jax",
     "distrax": "distrax",
     "numpyro": "numpyro.distributions",
-    "torch": "torch",
     "liger": "liger_kernel.transformers",
 }
 
@@ -103,8 +104,10 @@ def package(peer: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if peer == "torch":
+                importlib.import_module("torch._dynamo")
             return importlib.import_module(PACKAGES[peer])
-        except ImportError:
+        except (ImportError, AttributeError):  # not installed, or older than this jax
             return None
 
 
