@@ -71,12 +71,12 @@ def pairwise(cell: Callable[..., Array], P: Any, Q: Any = None, *, block: int | 
     """
     P, Q = jax.tree.map(jnp.asarray, (P, Q))
     n, m = _check.leading("kljax.pairwise", P, P if Q is None else Q)
-    fixed, traced = _parted(options)
+    fixed, traced = parted(options)
     size = n * m * max(1, sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(P)))
     return _matrix(Task(cell, fixed, block, _mesh((P, Q), size)), P, Q, traced)
 
 
-def _parted(options: dict[str, Any]) -> tuple[Any, list[Any]]:
+def parted(options: dict[str, Any]) -> tuple[Any, list[Any]]:
     """What is static of the options, and their arrays."""
     leaves, tree = jax.tree.flatten(options)
     names = [str(getattr(path[0], "key", "")) for path, _ in jax.tree_util.tree_leaves_with_path(options)]
@@ -101,7 +101,7 @@ def _of(task: Task, P: Any, Q: Any, traced: list[Any]) -> Array:
     if task.mesh is None:
         found = _one_device(task, plan, p, q)
     else:
-        found = _shared(task, plan, *(x if x is None else _spread(task.mesh, x) for x in (p, q)))
+        found = _shared(task, plan.symmetric, *(x if x is None else _spread(task.mesh, x) for x in (p, q)), traced)
     return _cut(task.mesh, found, *count)
 
 
@@ -146,6 +146,14 @@ def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any) -> Arra
     return lax.fori_loop(
         zero, rows, lambda i, found: lax.fori_loop(i if half else zero, columns, partial(put, i), found), start
     )
+
+
+def one_tile(task: Task, P: Any, Q: Any, traced: list[Any], own: Any) -> Array:
+    """The matrix of some rows on this device; own, which may be traced: Q is P itself."""
+    plan, p, q = chosen(task.cell, task.filled(traced), P, Q)
+    n, m = _check.leading("kljax.sweep", p, q)
+    found = filled(plan, *rows_of(plan, p, q), block_of(plan, None, n, m), own)[:n, :m]
+    return jnp.where(own, _mirrored(found), found) if plan.symmetric and n == m else found
 
 
 def _places(i: Array, block: int) -> Array:
@@ -209,7 +217,11 @@ def _differentiable(task: Task, P: Any, Q: Any, traced: list[Any]) -> Array:
         return _plainly(task, P, Q, traced, block_of(plan, task.block, n, m))
     rows = _spread(task.mesh, P)
     share = jax.tree.leaves(rows)[0].shape[0] // task.mesh.size
-    body = partial(_plainly, task, block=block_of(plan, task.block, share, m))
+    block = block_of(plan, task.block, share, m)
+
+    def body(p: Any, q: Any, traced: list[Any]) -> Array:
+        return _plainly(task, p, *_fold.varying((q, traced), p), block)
+
     axes = Spec(task.mesh.axis_names)
     whole = [_everywhere(task.mesh, x) for x in (Q, traced)]
     found = jax.shard_map(body, mesh=task.mesh, in_specs=(axes, Spec(), Spec()), out_specs=axes)(rows, *whole)
@@ -259,15 +271,23 @@ def _spread(mesh: Any, tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _shared(task: Task, plan: Plan, p: Any, q: Any) -> Array:
+def _shared(task: Task, symmetric: bool, p: Any, q: Any, traced: list[Any]) -> Array:
     """The matrix of rows that are spread over a mesh; all devices do the same amount of work."""
     mesh, axes = task.mesh, task.mesh.axis_names
     n, m = (jax.tree.leaves(x)[0].shape[0] // mesh.size for x in (p, p if q is None else q))
-    twice = q is None and plan.symmetric
-    block = block_of(plan, task.block, n, m, square=twice)
-    meet = partial(_meet, plan, block, (n, m), mesh.size, axes)
-    body = partial(_meet_halfway, plan, block, n, mesh.size, axes) if twice else meet
-    return jax.shard_map(body, mesh=mesh, in_specs=Spec(axes), out_specs=Spec(axes))(p, *(() if q is None else (q,)))
+    twice = q is None and symmetric
+
+    def body(p: Any, q: Any, traced: list[Any]) -> Array:
+        # an order that does not vary over the mesh cannot meet rows that do in the rule of a derivative
+        plan, p, q = chosen(task.cell, task.filled(_fold.varying(traced, p)), p, q)
+        block = block_of(plan, task.block, n, m, square=twice)
+        if twice:
+            return _meet_halfway(plan, block, n, mesh.size, axes, p)
+        return _meet(plan, block, (n, m), mesh.size, axes, p, q)
+
+    spec = Spec(axes)
+    whole = _everywhere(mesh, traced)
+    return jax.shard_map(body, mesh=mesh, in_specs=(spec, spec, Spec()), out_specs=spec)(p, q, whole)
 
 
 def _next(size: int, steps: int) -> list[tuple[int, int]]:
@@ -279,7 +299,7 @@ def _tile_of(plan: Plan, block: tuple[int, int], shape: tuple[int, int], x: Any,
     return filled(plan, x, y, block, own)[: shape[0], : shape[1]]
 
 
-def _meet(plan: Plan, block: Any, shape: tuple[int, int], size: int, axes: Any, p: Any, q: Any = None) -> Array:
+def _meet(plan: Plan, block: Any, shape: tuple[int, int], size: int, axes: Any, p: Any, q: Any) -> Array:
     """Each device's rows of P with all rows of Q, which go round."""
     x, y = rows_of(plan, p, q)
     me = lax.axis_index(axes)

@@ -292,6 +292,19 @@ def test_on_a_mesh(kind, shape):
     agree(np.asarray(slope), jax.jit(jax.grad(lambda p: jnp.sum(naive(kljax.probs.js)(p, q))))(p), SLOPE, norm=True)
 
 
+def test_a_traced_option_on_a_mesh():
+    """The same on all devices, where the rows are not: the derivative of a branch met both."""
+    p = table("probs")[:8]
+
+    def value(order):
+        return jnp.sum(kljax.pairwise(kljax.probs.renyi, p, p[::-1], order=order))
+
+    with jax.set_mesh(made(AxisType.Auto, (8,))):
+        found = jax.jit(jax.value_and_grad(value))(0.3)
+    true = jax.jit(jax.value_and_grad(lambda a: jnp.sum(naive(functools.partial(kljax.probs.renyi, order=a))(p, p[::-1]))))(0.3)
+    agree(jnp.stack(found), jnp.stack(true), SLOPE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kl", "tv", "hellinger_sq"])
 def test_products_and_bands_on_a_mesh(name):
