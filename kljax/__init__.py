@@ -60,10 +60,11 @@ the table in `kljax.rows`; `kljax.interop.convert` reads the distribution object
 from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows
 from kljax._compare import compare
 from kljax._pairwise import pairwise
+from kljax._sweep import sweep
 from kljax._validate import check
 
 __all__ = [
     "check", "compare", "expfam", "heads", "interop", "logits", "lowrank", "mixture", "mvn", "normal", "pairwise",
-    "probs", "rows",
+    "probs", "rows", "sweep",
 ]  # fmt: skip
 __version__ = "0.1.0"

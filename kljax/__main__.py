@@ -1,27 +1,28 @@
-"""The command line: `python -m kljax compare P Q`, `python -m kljax tour`. Errors are one line."""
+"""The command line: `python -m kljax compare`, `sweep` and `tour`. Errors are one line."""
 
 import argparse
 import json
 import math
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import kljax
-from kljax import _compare, _files, _plot, _tables
+from kljax import _compare, _files, _sweep_command, _tables
+from kljax._output import check_figure, check_output, write
+from kljax._progress import bar
 
 _EXAMPLE = """examples:
   kljax compare teacher.npy student.npy --as logits --rows kl,js,tv
   kljax compare a.safetensors:logits b.npz --as logits --temperature 2 --json report.json --plot report.png
   kljax compare counts-may.csv counts-june.csv --rows jeffreys,js,renyi@2
   kljax compare posterior.npz prior.npz --as normal --rows kl,hellinger_sq,wasserstein2
+  kljax sweep P.npy --cell probs.js --out D.zarr --figure D.png
+  kljax sweep P.npy Q.npy --cell logits.renyi --option order=0.5 --nearest 10 --out near.zarr
 """
 
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     summary = (kljax.__doc__ or "").partition("\n")[0]
     parser = _Parser("kljax", description=summary, epilog=_EXAMPLE, formatter_class=text)
     parser.add_argument("--version", action="version", version=f"kljax {version('kljax')}")
-    commands = parser.add_subparsers(dest="command", metavar="{compare,tour}")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,sweep,tour}")
     compare = commands.add_parser(
         "compare",
         help="divergences between the rows of two files",
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--top", type=int, metavar="N", help="list the N outcomes or coordinates that add most to kl")
     compare.add_argument("--json", metavar="F", help="write the report to F")
     compare.add_argument("--plot", metavar="F", help="draw histograms and top outcomes (.png, .pdf, .svg)")
+    _sweep_command.add(commands, _EXAMPLE)
     tour = commands.add_parser("tour", help="what it does, on a small real language model")
     tour.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     tour.add_argument("--out", metavar="PNG", help="where to draw the figure")
@@ -82,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         options = parser.parse_args(argv)
         if options.command == "compare":
             return _run_compare(options)
+        if options.command == "sweep":
+            return _sweep_command.run(options)
         if options.command == "tour":
             return _run_tour(options)
         parser.print_help()
@@ -92,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         # the reader has left; the interpreter would complain again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("kljax: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(["kljax: interrupted", *map(str, stop.args)]), file=sys.stderr)
         return 130
     except (_files.InputError, ImportError, OSError, MemoryError) as error:
         print(f"kljax: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
@@ -122,7 +126,7 @@ def _run_compare(options: argparse.Namespace) -> int:
         stack.callback(q.close)
         where = _files.open_rows(options.where) if options.where else None
         stack.callback(where.close if where else lambda: None)
-        progress = stack.enter_context(_progress(max(p.count, q.count)))
+        progress = stack.enter_context(bar(max(p.count, q.count), "rows", show=sys.stderr.isatty()))
         top = options.top if options.top is not None else 10 if options.plot else 0
         report = _compare.stream(
             p, q, column=column, rows=rows, where=where,
@@ -133,12 +137,12 @@ def _run_compare(options: argparse.Namespace) -> int:
     size = sum(math.prod(part.shape) * part.dtype.itemsize for part in read)
     if options.json:
         measured = report.to_dict() | {"bytes": size, "seconds": seconds}
-        _write(
+        write(
             options.json,
             lambda file: Path(file).write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n"),
         )
     if options.plot:
-        _write(options.plot, report.plot)
+        write(options.plot, report.plot)
     print(f"{options.p} against {options.q}\n\n{report}\n")
     print(f"{_bytes(size)} in {seconds:.2f} s: {_bytes(size / seconds)}/s", flush=True)
     return 0
@@ -156,58 +160,9 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.top is not None and options.top < 0:
         raise _files.InputError(f"--top {options.top}: expected a number >= 0")
     if options.plot:
-        if find_spec("matplotlib") is None:
-            raise _files.InputError(f"--plot needs matplotlib: {_plot.PLOT_EXTRA}")
-        if Path(options.plot).suffix not in (".png", ".pdf", ".svg"):
-            raise _files.InputError(f"--plot {options.plot}: expected a name that ends in .png, .pdf or .svg")
-    inputs = [Path(path).resolve() for path in (options.p, options.q, options.where) if path]
+        check_figure("--plot", options.plot)
     for path in filter(None, (options.json, options.plot)):
-        if Path(path).resolve() in inputs:
-            raise _files.InputError(f"{path}: is an input; it would be overwritten")
-        if Path(path).is_dir():
-            raise _files.InputError(f"{path}: cannot be written: it is a directory")
-        _write(path, None)
-
-
-def _write(path: str, save: Callable[[str], Any] | None) -> None:
-    """Have `save` write beside `path`, then rename, so that nobody sees half a file; None only tries."""
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}-", target.parent)
-    except OSError as error:
-        raise _files.InputError(f"{path}: cannot be written: {error.strerror}") from error
-    os.close(handle)
-    try:
-        if save is not None:
-            save(name)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-    except OSError as error:
-        raise _files.InputError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _progress(count: int) -> Iterator[Callable[[int], Any]]:
-    """A callback that moves a bar on a terminal, and does nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(f"kljax: no progress bar without tqdm: {_files.CLI_EXTRA}", file=sys.stderr)
-        yield lambda done: None
-        return
-    with tqdm(total=count, unit=" rows", leave=False) as bar:
-        yield bar.update
+        check_output(path, [options.p, options.q, options.where])
 
 
 def _bytes(size: float) -> str:

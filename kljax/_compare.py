@@ -2,8 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import ModuleType
@@ -15,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from kljax import probs
-from kljax._files import InputError, Rows
+from kljax._files import InputError, Rows, read_ahead
 from kljax._report import Report, bounds, statistics, storage, top_outcomes
-from kljax._tables import Form, Table, as_table, floating_type, tables
+from kljax._tables import Form, Table, alike, as_table, floating_type, located, same_width, tables
 from kljax._tally import Block, Tally, tempered
 
 BRIEF = ("kl", "reverse_kl", "js", "tv")
@@ -181,7 +180,8 @@ def stream(
     values = storage(len(chosen), count, spill_bytes)
     tally = Tally(p.form, outcomes, temperature, top)
     with jax.enable_x64(True) if max(bytes_each) == 8 else nullcontext():
-        for start, block in _ahead(_readers(p, q, where, count), count, size):
+        read = _readers(p, q, where, count)
+        for start, block in read_ahead(lambda at: read(at, min(at + size, count)), range(0, count, size)):
             if start == 0 or not p.form.masses:  # a mass that is none makes every cell nan, an infinite loc does not
                 _complain(block, start, (p, q))
             live = min(size, count - start)
@@ -218,18 +218,9 @@ def _report(form: Form, names: list[str], values: np.ndarray, tally: Tally, top:
 
 def _common_shape(p: Table, q: Table, where: Rows | None) -> tuple[int, int]:
     """How many rows there are, and the size of the event."""
-    if p.form is not q.form:
-        kinds = [" and ".join(field.name for field in table.form.fields) for table in (p, q)]
-        raise InputError(f"{q.name}: holds {kinds[1]} where {p.name} holds {kinds[0]}; save both alike")
-    parts = [*p.parts, *q.parts]
-    flat = [part for part, field in zip(parts, p.form.fields * 2, strict=True) if len(field.event) == 1]
-    first = p.parts[0]
-    for table in [*flat, *([where] if where else [])]:
-        if table.shape[1] != first.shape[1]:
-            raise InputError(
-                f"{table.name}: {table.shape[1]} columns where {first.name} has {first.shape[1]}: "
-                f"{p.form.unit} must match"
-            )
+    alike(p, q)
+    parts, first = [*p.parts, *q.parts], p.parts[0]
+    same_width([first, *([where] if where else [])], p.form.unit)
     long = next((part for part in parts if not part.single), first)
     for table in [*parts, *([where] if where else [])]:
         if not table.single and table.shape[0] != long.shape[0]:
@@ -266,17 +257,6 @@ def _readers(p: Table, q: Table, where: Rows | None, count: int) -> Callable[[in
     return read
 
 
-def _ahead(read: Callable[[int, int], Block], count: int, size: int) -> Iterator[tuple[int, Block]]:
-    """(start, its block), the next one being read in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(read, 0, min(size, count))
-        for start in range(0, count, size):
-            block = pending.result()
-            if start + size < count:
-                pending = pool.submit(read, start + size, min(start + 2 * size, count))
-            yield start, block
-
-
 def _padded(block: Block, form: Form, size: int) -> Block:
     """The last block made as long as the others, by copies of its last row: nothing compiles twice."""
 
@@ -311,9 +291,7 @@ def _complain(block: Block, start: int, tables: tuple[Table, Table]) -> None:
             mask = np.any(mask, 0, keepdims=True)
         fault = table.form.fault([x if x.ndim > n else x[None] for x, n in zip(side, ranks, strict=True)], mask)
         if fault is not None:
-            place = [] if side[fault.part].ndim == ranks[fault.part] else [f"row {start + fault.row}"]
-            place += [] if not fault.place else ["column " + ", ".join(map(str, fault.place))]
-            raise InputError(f"{table.parts[fault.part].name}: {', '.join(place)} {fault.text}".replace(":  ", ": "))
+            raise located(table, fault, None if side[fault.part].ndim == ranks[fault.part] else start + fault.row)
 
 
 def _complain_of_result(values: np.ndarray, start: int, names: list[str], tables: tuple[Table, Table]) -> None:

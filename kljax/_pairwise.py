@@ -5,6 +5,7 @@ device has a share of the rows of P and a share of those of Q, which go round: t
 but for a symmetric cell of P with itself, where two shares meet once and their tiles travel home with the rows.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -71,13 +72,19 @@ def pairwise(cell: Callable[..., Array], P: Any, Q: Any = None, *, block: int | 
     """
     P, Q = jax.tree.map(jnp.asarray, (P, Q))
     n, m = _check.leading("kljax.pairwise", P, P if Q is None else Q)
-    fixed, traced = parted(options)
+    fixed, traced = parted(cell, options)
     size = n * m * max(1, sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(P)))
     return _matrix(Task(cell, fixed, block, _mesh((P, Q), size)), P, Q, traced)
 
 
-def parted(options: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """What is static of the options, and their arrays."""
+def parted(cell: Callable[..., Array], options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """What is static of a cell's options, and their arrays. Raises TypeError for what the cell does not take."""
+    try:
+        inspect.signature(cell).bind(None, None, **options)
+    except ValueError:  # a function that has no signature
+        pass
+    except TypeError as error:
+        raise TypeError(f"{getattr(cell, '__module__', '')}.{getattr(cell, '__name__', cell)}: {error}") from None
     leaves, tree = jax.tree.flatten(options)
     names = [str(getattr(path[0], "key", "")) for path, _ in jax.tree_util.tree_leaves_with_path(options)]
     arrays = [n not in _bind.STATIC and _is_array(x) for n, x in zip(names, leaves, strict=True)]

@@ -17,22 +17,58 @@ _BINS = 60
 _COLUMNS = 3
 
 
+def _figure(width: float, height: float) -> Any:
+    """An empty Figure. Raises ImportError, in one line, if matplotlib is absent."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"drawing needs matplotlib: {PLOT_EXTRA}") from error
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, path: str | os.PathLike) -> None:
+    """A matrix, or the means of its parts, of `shape` rows and columns. Nothing is drawn where it is not finite."""
+    n, m = shape
+    figure = _figure(6.4, 1.2 + 5.2 * min(2.0, max(0.4, n / m)))
+    axes = figure.add_subplot()
+    shown = axes.imshow(
+        np.where(np.isfinite(values), values, np.nan), cmap="viridis", extent=(-0.5, m - 0.5, n - 0.5, -0.5),
+        interpolation="nearest", aspect="auto",
+    )  # fmt: skip
+    axes.set_facecolor("#dddddd")
+    _plain(axes, title)
+    axes.set_xlabel("row of Q", fontsize=8, color=_INK)
+    axes.set_ylabel("row of P", fontsize=8, color=_INK)
+    figure.colorbar(shown, ax=axes, shrink=0.8).ax.tick_params(labelsize=8, colors=_INK)
+    figure.savefig(path)
+
+
+def nearest(values: np.ndarray, title: str, path: str | os.PathLike) -> None:
+    """How far the nearest of each row and the last that is kept are, rows in the order of that."""
+    figure = _figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    _plain(axes, title)
+    for k, color in ((values.shape[1], _FILL), (1, _EDGE)) if values.shape[1] > 1 else ((1, _EDGE),):
+        axes.plot(np.sort(values[:, k - 1]), color=color, label=f"the {k}th nearest" if k > 1 else "the nearest")
+    axes.set_xlabel("rows of P, in the order of their distance", fontsize=8, color=_INK)
+    axes.set_ylim(0)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path)
+
+
 def draw(report: "Report", path: str | os.PathLike | None = None) -> Any:
     """A Figure with a histogram for each divergence and, if known, the outcomes or coordinates that add most to kl.
 
     Saved to `path` if one is given, in the format of its suffix. Needs no display and leaves pyplot alone.
     Raises ImportError, in one line, if matplotlib is absent.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"drawing needs matplotlib: {PLOT_EXTRA}") from error
     panels = len(report.rows) + bool(report.top)
     columns = min(_COLUMNS, 2 if panels in (2, 4) else panels)
     lines = math.ceil(panels / columns)
-    figure = Figure(figsize=(4.4 * columns, 3.0 * lines + 0.7), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
+    figure = _figure(4.4 * columns, 3.0 * lines + 0.7)
     figure.suptitle(report.heading, fontsize=11)
     grid = figure.add_gridspec(lines, columns)
     for i, (name, values) in enumerate(zip(report.rows, report.values, strict=True)):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -268,3 +269,79 @@ def _form_in(path: str, forms: tuple[Form, ...]) -> Form:
         both = " and ".join(form.fields[-1].name for form in found)
         raise InputError(f"{path}: holds both {both}; expected one of them beside loc")
     raise InputError(f"{path}: expected arrays {wanted}; it holds {listed or 'nothing'}")
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """An array in a file, to be sliced along its first axis; each block is checked once, as it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[int, int], np.ndarray]
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        """Rows where.start to where.stop."""
+        return self.read(where.start, where.stop)
+
+
+def sliced(table: Table) -> Any:
+    """What the cells of a column take, of arrays that are read when they are sliced.
+
+    Raises InputError for a value that no distribution has, but for nan, which spoils its own row alone.
+    """
+    arrays = []
+    for i, part in enumerate(table.parts):
+        event = table.event(i) if len(table.form.fields[i].event) > 1 else (part.shape[1],)
+
+        def read(start: int, stop: int, part: Rows = part, event: tuple[int, ...] = event) -> np.ndarray:
+            one = part.single and table.count > 1
+            found = part.read(0, 1) if one else part.read(start, stop)
+            return np.broadcast_to(found.reshape(-1, *event), (stop - start, *event)).astype(floating_type(part.dtype))
+
+        arrays.append(Sliced((table.count, *event), floating_type(part.dtype), read))
+    checked: set[int] = set()
+
+    def checking(start: int, stop: int, unchecked: tuple[Sliced, ...] = tuple(arrays)) -> np.ndarray:
+        parts = [array.read(start, stop) for array in (unchecked[:1] if start in checked else unchecked)]
+        if start not in checked:
+            _complain(table, start, parts)
+            checked.add(start)
+        return parts[0]
+
+    arrays[0] = replace(arrays[0], read=checking)
+    return arrays[0] if table.form.kind is None else table.form.kind(*arrays)
+
+
+def _complain(table: Table, start: int, parts: list[np.ndarray]) -> None:
+    """Raise InputError if a row without nan is no distribution."""
+    whole = ~np.logical_or.reduce([np.isnan(x.astype(np.float32)).reshape(len(x), -1).any(-1) for x in parts])
+    fault = table.form.fault([x[whole] for x in parts], None) if whole.any() else None
+    if fault is not None:
+        fault = fault._replace(text=fault.text.replace("--as ", "--cell "))
+        raise located(table, fault, start + int(np.flatnonzero(whole)[fault.row]))
+
+
+def alike(p: Table, q: Table) -> None:
+    """Raise InputError unless both hold the same kind of distribution over the same event axis."""
+    if p.form is not q.form:
+        kinds = [" and ".join(field.name for field in table.form.fields) for table in (p, q)]
+        raise InputError(f"{q.name}: holds {kinds[1]} where {p.name} holds {kinds[0]}; save both alike")
+    parts = [*zip(p.parts, p.form.fields, strict=True), *zip(q.parts, q.form.fields, strict=True)]
+    same_width([part for part, field in parts if len(field.event) == 1], p.form.unit)
+
+
+def same_width(parts: Sequence[Rows], unit: str) -> None:
+    """Raise InputError unless all have as many columns."""
+    for part in parts:
+        if part.shape[1] != parts[0].shape[1]:
+            raise InputError(
+                f"{part.name}: {part.shape[1]} columns where {parts[0].name} has {parts[0].shape[1]}: {unit} must match"
+            )
+
+
+def located(table: Table, fault: Fault, row: int | None) -> InputError:
+    """What to raise for a fault; a row of None is the one that belongs to all."""
+    place = ([] if row is None else [f"row {row}"]) + (
+        ["column " + ", ".join(map(str, fault.place))] * bool(fault.place)
+    )
+    return InputError(f"{table.parts[fault.part].name}: {', '.join(place)} {fault.text}".replace(":  ", ": "))

@@ -301,7 +301,9 @@ def test_a_traced_option_on_a_mesh():
 
     with jax.set_mesh(made(AxisType.Auto, (8,))):
         found = jax.jit(jax.value_and_grad(value))(0.3)
-    true = jax.jit(jax.value_and_grad(lambda a: jnp.sum(naive(functools.partial(kljax.probs.renyi, order=a))(p, p[::-1]))))(0.3)
+    true = jax.jit(
+        jax.value_and_grad(lambda a: jnp.sum(naive(functools.partial(kljax.probs.renyi, order=a))(p, p[::-1])))
+    )(0.3)
     agree(jnp.stack(found), jnp.stack(true), SLOPE)
 
 
