@@ -3,8 +3,9 @@
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,23 @@ from kljax import _check
 from kljax._files import InputError
 from kljax._store import DIGEST
 
+Place = TypeVar("Place")
+Block = TypeVar("Block")
+
 _KEPT_BYTES = 1 << 28  # of rows that are kept for the tiles to come
+
+
+def read_ahead(read: Callable[[Place], Block], places: Iterable[Place]) -> Iterator[tuple[Place, Block]]:
+    """(place, what is read there), the next one being read in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: tuple[Place, Future[Block]] | None = None
+        for place in places:
+            following = place, pool.submit(read, place)
+            if pending:
+                yield pending[0], pending[1].result()
+            pending = following
+        if pending:
+            yield pending[0], pending[1].result()
 
 
 class Side(NamedTuple):
@@ -45,20 +62,18 @@ class Side(NamedTuple):
 
     def summary(self) -> dict[str, Any]:
         """Shapes and types."""
+        whole = None if jax.tree_util.treedef_is_leaf(self.tree) else jax.tree.unflatten(self.tree, self.arrays)
+        kind = "array" if whole is None else type(whole).__name__
         kinds = [f"{'x'.join(map(str, x.shape))} {_kind(x)}" for x in self.arrays]
-        return {"arrays": ", ".join(kinds), "kind": type(jax.tree.unflatten(self.tree, self.arrays)).__name__}
+        return {"arrays": ", ".join(kinds), "kind": kind}
 
 
 def sides(P: Any, Q: Any) -> tuple[Side, Side]:
     """Both, Q None being P."""
-    found = []
-    for name, given in (("P", P), ("Q", P if Q is None else Q)):
-        arrays, tree = jax.tree.flatten(given, is_leaf=_is_array)
-        arrays = tuple(x if _is_array(x) else np.asarray(x) for x in arrays)
-        found.append((name, arrays, tree))
-    counts = _check.leading("kljax.sweep", found[0][1], found[1][1])
-    first, second = (Side(*side, count) for side, count in zip(found, counts, strict=True))
-    return first, second
+    p, q = (jax.tree.flatten(given, is_leaf=_is_array) for given in (P, P if Q is None else Q))
+    first, second = (tuple(x if _is_array(x) else np.asarray(x) for x in side[0]) for side in (p, q))
+    n, m = _check.leading("kljax.sweep", first, second)
+    return Side("P", first, p[1], n), Side("Q", second, q[1], m)
 
 
 def _is_array(x: Any) -> bool:
@@ -114,12 +129,12 @@ class Blocks:
 
 def _nan(x: np.ndarray) -> np.ndarray:
     wrong = np.isnan(x) if x.dtype.kind not in "iub" else np.zeros(x.shape, bool)
-    return wrong.reshape(len(x), -1).any(-1)
+    return np.any(wrong.reshape(len(x), -1), axis=1)
 
 
 def digest(arrays: Sequence[np.ndarray]) -> str:
     """Of what they hold."""
     made = hashlib.blake2b(digest_size=12)
     for array in arrays:
-        made.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        made.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return DIGEST + made.hexdigest()

@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 from kljax import probs
-from kljax._files import InputError, Rows, read_ahead
+from kljax._blocks import read_ahead
+from kljax._files import InputError, Rows
 from kljax._report import Report, bounds, statistics, storage, top_outcomes
 from kljax._tables import Form, Table, alike, as_table, floating_type, located, same_width, tables
 from kljax._tally import Block, Tally, tempered

@@ -10,11 +10,10 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -28,10 +27,6 @@ _SAFETENSORS = {
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
-
-
-Place = TypeVar("Place")
-Block = TypeVar("Block")
 
 
 class InputError(ValueError):
@@ -86,19 +81,6 @@ def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
     shape = _row_shape(name, array.shape)
     table = array.reshape(shape)
     return Rows(name, shape, array.dtype, lambda start, stop: table[start:stop], array.ndim == 1)
-
-
-def read_ahead(read: Callable[[Place], Block], places: Iterable[Place]) -> Iterator[tuple[Place, Block]]:
-    """(place, what is read there), the next one being read in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: tuple[Place, Future[Block]] | None = None
-        for place in places:
-            following = place, pool.submit(read, place)
-            if pending:
-                yield pending[0], pending[1].result()
-            pending = following
-        if pending:
-            yield pending[0], pending[1].result()
 
 
 def _row_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

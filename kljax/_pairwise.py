@@ -108,7 +108,8 @@ def _of(task: Task, P: Any, Q: Any, traced: list[Any]) -> Array:
     if task.mesh is None:
         found = _one_device(task, plan, p, q)
     else:
-        found = _shared(task, plan.symmetric, *(x if x is None else _spread(task.mesh, x) for x in (p, q)), traced)
+        p, q = (x if x is None else _spread(task.mesh, x) for x in (p, q))
+        found = _shared(task, plan.symmetric, p, q, traced)
     return _cut(task.mesh, found, *count)
 
 

@@ -29,7 +29,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, path: str | os.PathLike) -> None:
+def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, own: bool, path: str | os.PathLike) -> None:
     """A matrix, or the means of its parts, of `shape` rows and columns. Nothing is drawn where it is not finite."""
     n, m = shape
     figure = _figure(6.4, 1.2 + 5.2 * min(2.0, max(0.4, n / m)))
@@ -40,7 +40,7 @@ def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, path: str |
     )  # fmt: skip
     axes.set_facecolor("#dddddd")
     _plain(axes, title)
-    axes.set_xlabel("row of Q", fontsize=8, color=_INK)
+    axes.set_xlabel(f"row of {'P' if own else 'Q'}", fontsize=8, color=_INK)
     axes.set_ylabel("row of P", fontsize=8, color=_INK)
     figure.colorbar(shown, ax=axes, shrink=0.8).ax.tick_params(labelsize=8, colors=_INK)
     figure.savefig(path)
@@ -52,9 +52,10 @@ def nearest(values: np.ndarray, title: str, path: str | os.PathLike) -> None:
     axes = figure.add_subplot()
     _plain(axes, title)
     for k, color in ((values.shape[1], _FILL), (1, _EDGE)) if values.shape[1] > 1 else ((1, _EDGE),):
-        axes.plot(np.sort(values[:, k - 1]), color=color, label=f"the {k}th nearest" if k > 1 else "the nearest")
+        axes.plot(np.sort(values[:, k - 1]), color=color, label=f"neighbour {k}" if k > 1 else "nearest")
     axes.set_xlabel("rows of P, in the order of their distance", fontsize=8, color=_INK)
     axes.set_ylim(0)
+    axes.set_ylabel("divergence", fontsize=8, color=_INK)
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(path)
 

@@ -125,11 +125,12 @@ class Nearest:
         mine = np.where(found[1] < 0, -1, found[1] + column * self.grid.block[1])
         values, indices = np.concatenate([values, found[0]], 1), np.concatenate([indices, mine], 1)
         order = np.argsort(values, 1, kind="stable")[:, :k]  # nan, which stands for no row, comes last
-        self.best[row] = (*(np.take_along_axis(a, order, 1) for a in (values, indices)), seen + 1)
-        if seen + 1 == self.grid.counts[1]:
-            size = self.grid.sizes(tile)[0]
-            for array, part in zip(self.arrays, self.best.pop(row), strict=False):
-                array[self.grid.place(tile)[0]] = part[:size]
+        values, indices = (np.take_along_axis(a, order, 1) for a in (values, indices))
+        if seen + 1 < self.grid.counts[1]:
+            self.best[row] = values, indices, seen + 1
+            return
+        for array, part in zip(self.arrays, (values, indices), strict=True):
+            array[self.grid.place(tile)[0]] = part[: self.grid.sizes(tile)[0]]
 
     def opened(self) -> Any:
         """For reading."""
@@ -216,6 +217,8 @@ def _difference(name: str, old: Any, new: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("arrays"))
     return "none" if value is None else "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -30,8 +30,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from kljax import _fold, _store
-from kljax._blocks import Blocks, Side, digest, sides
-from kljax._files import InputError, read_ahead
+from kljax._blocks import Blocks, Side, digest, read_ahead, sides
+from kljax._files import InputError
 from kljax._pairwise import Task, one_tile, parted
 from kljax._progress import bar
 from kljax._store import Grid, Tile
@@ -79,8 +79,8 @@ def sweep(
     of what is left. They wait for each other at the end alone, so that one that dies costs its share, which the same
     call computes.
     Zero mass: as in `pairwise`; rows that hold nan are named in the result.
-    Errors: ValueError for what is wrong with `out`, and for a row that cannot be read; OSError for what the disk says;
-    those of the cell.
+    Errors: ValueError for what is wrong with `out`, and for a row that cannot be read; OSError for what the disk says,
+    ConnectionError when a process has died; those of the cell.
 
     >>> import numpy as np, kljax, tempfile
     >>> P = np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9]], np.float32)
@@ -99,7 +99,7 @@ def sweep(
     like = _like(Task(cell, fixed, None, None), blocks, traced)
     manifest = {
         "cell": _described(cell), "options": {name: _value(x) for name, x in options.items()}, "nearest": nearest,
-        "result": str(like.dtype), **numbers, "block": list(grid.block),
+        "block": list(grid.block), "result": str(like.dtype), **numbers,
         "versions": {name: version(name) for name in ("kljax", "jax", "jaxlib")},
     }  # fmt: skip
     store, mine = _shared_out(out, _store.Matrix if nearest is None else _store.Nearest, grid, like, manifest, resume)
@@ -273,7 +273,7 @@ def _wait_for_others(out: Path, store: Any) -> None:
         multihost_utils.sync_global_devices(f"kljax.sweep {out}")
     except Exception as error:  # whatever the backend says of a peer that is gone
         if not all(map(store.done, store.units(store.grid))):
-            raise RuntimeError(f"{out}: a process has died; {_left(store)}") from error
+            raise ConnectionError(f"{out}: a process has died; {_left(store)}") from error
 
 
 def _left(store: Any) -> str:
@@ -301,6 +301,8 @@ def _stoppable(out: Path, store: Any) -> Iterator[None]:
         raise
     except InputError as error:
         raise InputError(f"{error}; {out}: {_left(store)}") from error
+    except ConnectionError:
+        raise
     except OSError as error:
         what = error.strerror or str(error)
         raise OSError(error.errno or errno.EIO, f"{what}; {out}: {_left(store)}") from error

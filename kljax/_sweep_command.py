@@ -128,7 +128,7 @@ def _report(options: argparse.Namespace, swept: _sweep.Swept) -> None:
     if options.nearest is None:
         found = _summary.summarise(swept.matrix, options.q is None)
         print(found, flush=True)
-        draw = partial(_plot.heat_map, found.picture, swept.matrix.shape, title)
+        draw = partial(_plot.heat_map, found.picture, swept.matrix.shape, title, options.q is None)
     else:
         values = swept.matrix["values"][:]
         print(_summary.closest(values, swept.matrix["indices"]), flush=True)

@@ -19,6 +19,7 @@ import zarr
 import kljax
 from kljax import _compare, _files, _report
 from kljax.__main__ import main
+from tests import commands
 from tests.accuracy import close
 
 RANDOM = np.random.default_rng(7)
@@ -43,11 +44,7 @@ def softmax(x):
 
 
 def failure(capsys, *arguments):
-    """What a failing command says: status 2, one line on stderr, nothing on stdout."""
-    assert main(["compare", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("kljax: ") and err.endswith("\n") and err.count("\n") == 1
-    return err.removeprefix("kljax: ").rstrip()
+    return commands.failure(capsys, "compare", *arguments)
 
 
 def rows_of(array):
@@ -469,7 +466,7 @@ def test_bad_options(files, capsys, arguments, text):
 def test_a_missing_extra_is_named(files, capsys, monkeypatch, extra):
     write("a.zarr", P)
     monkeypatch.setitem(sys.modules, extra, None)
-    monkeypatch.setattr("kljax.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr("kljax._output.find_spec", lambda name: None)
     arguments = {"zarr": ["p.npy", "a.zarr"], "matplotlib": ["p.npy", "q.npy", "--plot", "a.png"]}[extra]
     assert re.search(r'needs \w+: pip install "kljax\[(cli|plot)\]"', failure(capsys, *arguments))
 
