@@ -53,8 +53,9 @@ in nats, without any reduction over the batch; x is the quantity itself, b a bou
     loss                -      -       x      -       -    -        -        -
 
 Verbs: `compare(p, q)` prints every row of a pair of batches, `check(p)` finds what is wrong with a distribution,
-`pairwise(cell, P, Q)` is the matrix of all pairs of rows, by tiles and on all devices, `sweep` the same on disk. The f-divergences themselves are
-the table in `kljax.rows`; `kljax.interop.convert` reads the distribution objects of distrax, TFP, numpyro and torch.
+`pairwise(cell, P, Q)` is the matrix of all pairs of rows, by tiles and on all devices, `sweep` the same on disk. The
+f-divergences themselves are the table in `kljax.rows`; `kljax.interop.convert` reads the distribution objects of
+distrax, TFP, numpyro and torch.
 """
 
 from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows

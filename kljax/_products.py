@@ -21,7 +21,7 @@ _ALLOWED = 4.0  # eps of a value that the rounding of products may use up
 
 
 class Factor(NamedTuple):
-    """Rows of one side of a product, `[n, chunks, outcomes]`, and numbers `[n, 1]` that bound its rounding."""
+    """Rows of one side of a product, `[n, chunks, outcomes]`, and numbers `[n, chunks]` that bound its rounding."""
 
     high: Array
     low: Array
@@ -46,23 +46,24 @@ class Product(NamedTuple):
     tile: Callable[[Side, Side], tuple[Array, Array]]
 
 
-def _factor(x: _two.Two) -> Factor:
-    size = jnp.abs(x[0])
-    bits = 21 if x[0].dtype == jnp.float64 else 7
+def factor(x: _two.Two, chunk: int = CHUNK) -> Factor:
+    """Rows as a factor of products, so many outcomes at a time: the fewer, the more digits a high part may have."""
+    bits = (int(jnp.finfo(x[0].dtype).nmant) + 1 - (chunk - 1).bit_length()) // 2
+    chunk = min(chunk, x[0].shape[-1])
+    fill = [(0, 0), (0, -x[0].shape[-1] % chunk)]
+    whole, rest = (jnp.pad(part, fill).reshape(len(part), -1, chunk) for part in x)
+    size = jnp.abs(whole)
     top = jnp.max(size, -1, keepdims=True)
     step = _num.power_of_two(jnp.where(top > 0, top, 1)) * 2.0 ** (1 - bits)
-    high = jnp.round(x[0] / step) * step
-    chunk = min(CHUNK, x[0].shape[-1])
-    fill = [(0, 0), (0, -x[0].shape[-1] % chunk)]
-    whole, rest = (jnp.pad(part, fill).reshape(len(part), -1, chunk) for part in (high, (x[0] - high) + x[1]))
-    return Factor(whole, rest, step / 2, jnp.sum(size, -1, keepdims=True))
+    high = jnp.round(whole / step) * step
+    return Factor(high, (whole - high) + rest, step[..., 0] / 2, jnp.sum(size, -1))
 
 
 def _dot(x: Array, y: Array) -> Array:
     return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
-def _product(x: Factor, y: Factor) -> tuple[_two.Two, Array]:
+def multiplied(x: Factor, y: Factor) -> tuple[_two.Two, Array]:
     """The products of all rows in two parts, `[n, m]`, and a bound of their error."""
 
     def add(total, parts):
@@ -75,10 +76,11 @@ def _product(x: Factor, y: Factor) -> tuple[_two.Two, Array]:
     if len(chunks[0]) > 1:
         total, _ = lax.scan(add, total, [part[1:] for part in chunks])
     loss = _LOSS * float(jnp.finfo(x.high.dtype).eps)
-    return total, loss * (x.size * y.step.T + x.step * y.size.T)
+    return total, loss * (_dot(x.size, y.step) + _dot(x.step, y.size))
 
 
-def _sure(value: Array, error: Array) -> Array:
+def sure(value: Array, error: Array) -> Array:
+    """Whether rounding by `error` leaves a value its digits."""
     return jnp.isfinite(value) & (error <= _ALLOWED * float(jnp.finfo(value.dtype).eps) * value)
 
 
@@ -95,17 +97,17 @@ def logarithmic(name: str, prepared: Prepared) -> Product:
         # no product knows what is infinite: where q has no mass nothing is sure
         right = jnp.where(some, far[0], jnp.nan), far[1]
         own = sum_of(*each)
-        return Side(_factor(p), _factor(right), own, _excess(p), (shift[0] - own[0]) + (shift[1] - own[1]))
+        return Side(factor(p), factor(right), own, _excess(p), (shift[0] - own[0]) + (shift[1] - own[1]))
 
     def one(x: Side, y: Side) -> tuple[Array, Array]:
-        (high, low), error = _product(x.left, y.right)
+        (high, low), error = multiplied(x.left, y.right)
         first, rest = _num.two_difference(x.own[0], high)
         return first + (rest + (x.own[1] - low) - (x.excess - y.excess.T)), error
 
     def tile(x: Side, y: Side) -> tuple[Array, Array]:
         if name == "reverse_kl":
             value, error = one(y, x)
-            return value.T, _sure(value, error).T
+            return value.T, sure(value, error).T
         value, error = one(x, y)
         if name == "jeffreys":
             other = one(y, x)
@@ -113,7 +115,7 @@ def logarithmic(name: str, prepared: Prepared) -> Product:
         if name == "cross_entropy":
             value = value + x.entropy
             error = error + float(jnp.finfo(value.dtype).eps)  # a normaliser's, which the entropy does not cancel
-        return value, _sure(value, error)
+        return value, sure(value, error)
 
     return Product(side, tile)
 
@@ -130,7 +132,7 @@ def power(name: str, prepared: Prepared, order: Any) -> Product:
         some = log[0] > -jnp.inf
         first, rest = (jnp.where(some, part, 0) for part in log)
         high, low = _two.exp(_two.whole(_two.times((first, rest), (a, jnp.zeros_like(a)))))
-        return _factor((jnp.where(some, high, jnp.where(a > 0, 0, jnp.nan)), jnp.where(some, low, 0)))
+        return factor((jnp.where(some, high, jnp.where(a > 0, 0, jnp.nan)), jnp.where(some, low, 0)))
 
     def orders(like: Array) -> tuple[Array, Array]:
         a = jnp.asarray(order).astype(like.dtype).reshape(1, 1)
@@ -145,7 +147,7 @@ def power(name: str, prepared: Prepared, order: Any) -> Product:
         return Side(left, right, (zero, zero), _excess(p), zero)
 
     def tile(x: Side, y: Side) -> tuple[Array, Array]:
-        (high, low), error = _product(x.left, y.right)
+        (high, low), error = multiplied(x.left, y.right)
         a, b = orders(high)
         moved = a * x.excess + b * y.excess.T
         gap, rest = (1 - high) - (low - moved), high + (low - moved)
@@ -158,6 +160,6 @@ def power(name: str, prepared: Prepared, order: Any) -> Product:
             slope = {"hellinger_sq": 1.0, "chi2": -1.0, "tsallis": 1 / b}.get(name, 1 / (a * b))
             value = gap * slope
         valid = a >= 0 if name in ("renyi", "tsallis") else a == a
-        return value, _sure(value, error * jnp.abs(slope)) & valid
+        return value, sure(value, error * jnp.abs(slope)) & valid
 
     return Product(side, tile)

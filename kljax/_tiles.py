@@ -14,7 +14,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _cells, _check, _fold, _half, _num, _power, _prepared, _products, affinity, logits, probs, rows
+from kljax import (
+    _cells,
+    _check,
+    _fold,
+    _gaussian_products,
+    _half,
+    _num,
+    _power,
+    _prepared,
+    _products,
+    affinity,
+    logits,
+    normal,
+    probs,
+    rows,
+)
 from kljax._pair import Pair
 from kljax._points import itself, summed
 from kljax._prepared import Rows
@@ -46,6 +61,7 @@ _ROWS: dict[str, Callable[..., rows.Row]] = {
 }  # fmt: skip
 _OUTER = {"js_distance": _num.root, "hellinger": _num.root, "fisher_rao": _num.angle}
 _ORDERS = {"hellinger_sq": 0.5, "hellinger": 0.5, "fisher_rao": 0.5, "bhattacharyya": 0.5, "chi2": 2.0}
+_GAUSSIAN = {getattr(normal, name): name for name in _gaussian_products.NAMES}
 _LOGARITHMIC = ("kl", "reverse_kl", "jeffreys", "cross_entropy")
 _POWERS = (*_ORDERS, "renyi", "alpha", "tsallis")
 _SYMMETRIC = (*affinity.SYMMETRIC, "js", "js_distance", "tv", "le_cam", "fisher_rao", "wasserstein1", "wasserstein2")
@@ -75,6 +91,8 @@ def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[
     """The plan for a cell, and its rows in one dtype; q may be None."""
     column, name = _CELLS.get(cell, ("", ""))
     plain = alone(cell, options, p)
+    if cell in _GAUSSIAN and _plain_gaussians(options, p, q):
+        return _by_gaussian_products(_GAUSSIAN[cell], plain), p, q
     if not _plain_arguments(options, p, q):
         return plain, p, q
     p, q = (*_check.wide(p), None) if q is None else _check.wide(p, q)
@@ -209,6 +227,31 @@ def _cumulative(ready: Callable, positions: Any, plain: Plan) -> Plan:
         return lax.cond(jnp.any(near), lambda: plain.tile(rows_p[1], rows_q[1], own), lambda: found)
 
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
+
+
+def _plain_gaussians(options: Mapping[str, Any], p: Any, q: Any) -> bool:
+    """Whether all fields are matrices of one shape but for the rows, and one float type."""
+    fields = [x for side in (p, q) if side is not None for x in side]
+    like = fields[0]
+    alike = [x.ndim == 2 and x.shape[1] == like.shape[1] and x.dtype == like.dtype for x in fields]
+    if options not in ({}, {"axis": -1}) or (q is not None and type(p) is not type(q)):
+        return False
+    return all(alike) and like.dtype in (jnp.float32, jnp.float64) and like.shape[1] >= _LEAST
+
+
+def _by_gaussian_products(name: str, plain: Plan) -> Plan:
+    def prepare(p: Any) -> tuple[_gaussian_products.Side, Any]:
+        return _gaussian_products.side(name, p), p
+
+    def tile(x: tuple, y: tuple, own: Array) -> Array:
+        value, known, valid = _gaussian_products.tile(name, x[0], y[0])
+        if name != "cross_entropy":
+            value, known = jnp.where(own, 0, value), known | own
+        easy = jnp.all(known | ~valid)
+        value = jnp.where(valid, value, jnp.nan)
+        return lax.cond(easy, lambda: value, lambda: in_parts(plain, x[1], y[1], own))
+
+    return Plan(prepare, tile, plain.symmetric, plain.size, _SQUARE)
 
 
 def _product(column: str, name: str, given: Mapping[str, Any]) -> _products.Product | None:
