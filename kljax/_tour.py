@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kljax import _compare, _files, _fit, _tour_model, logits
+from kljax import _compare, _files, _fit, _pairwise, _tour_model, logits
 
 BITS = (8, 6, 5, 4, 3, 2)
 REPAIRED = 3  # bits of the model that the fit repairs
@@ -20,8 +20,8 @@ _NEEDED = {"glassllm": "examples", "matplotlib": "plot"}
 def run(seed: int = 0, out: str | None = None) -> int:
     """Run the tour and return the exit status: 0, or 2 with one line on stderr.
 
-    Prints the divergences of each rounded model from the original, fits a temperature and a bias with optax, and draws
-    a figure to `out`. The same seed gives the same numbers.
+    Prints the divergences of each rounded model from the original and those of all pairs of models, fits a temperature
+    and a bias with optax, and draws a figure to `out`. The same seed gives the same numbers.
     """
     out = out or "kljax-tour.png"
     fault = _fault(out)
@@ -43,9 +43,10 @@ def run(seed: int = 0, out: str | None = None) -> int:
         models[bits] = _predict(_tour_model.quantise(weights, bits), tokens, shape)
         table.append(_line(bits, original, models[bits], tokens))
     print(_verdict([{"bits": "the original", "kl": 0.0, "perplexity": base}, *table]))
+    between = all_pairs({"original": original} | {str(bits): model for bits, model in models.items()})
     losses, report = repair(original, models[REPAIRED], seed)
     print("\n".join(report))
-    _draw(out, table, base, losses)
+    _draw(out, table, base, between, losses)
     print(f"figure: {out}")
     return 0
 
@@ -115,6 +116,19 @@ def _verdict(table: list[dict[str, Any]]) -> str:
     return f"{first}; {second}."
 
 
+def mean_js(p: jax.Array, q: jax.Array) -> jax.Array:
+    return logits.js(p, q).mean()
+
+
+def all_pairs(models: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean over tokens of js between each two models; prints it."""
+    found = np.asarray(_pairwise.pairwise(mean_js, np.stack(list(models.values()))))
+    print(f"\nmean js of{''.join(f'{name:>10}' for name in models)}")
+    for name, line in zip(models, found, strict=True):
+        print(f"{name:10}{''.join(f'{value:10.5f}' for value in line)}", flush=True)
+    return found
+
+
 def repair(p: np.ndarray, q: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:
     """Fit a temperature and a bias of q on half of the rows of p; the losses, and what to print."""
     order = np.random.default_rng(seed).permutation(len(p))
@@ -137,13 +151,13 @@ def _tell(step: int, loss: float) -> None:
     print(f"  step {step:4d}  loss {loss:.5f}", flush=True)
 
 
-def _draw(out: str, table: list[dict[str, float]], base: float, losses: np.ndarray) -> None:
+def _draw(out: str, table: list[dict[str, float]], base: float, between: np.ndarray, losses: np.ndarray) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(15.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, middle, right = figure.subplots(1, 3)
     bits = [line["bits"] for line in table]
     for name, label in (("kl", "KL, mean"), ("p99", "KL, 99th percentile"), ("js", "JS"), ("tv", "TV")):
         left.plot(bits, [line[name] for line in table], marker="o", label=label)
@@ -153,7 +167,24 @@ def _draw(out: str, table: list[dict[str, float]], base: float, losses: np.ndarr
     left.set_xticks(bits)
     left.invert_xaxis()
     left.legend(fontsize=8)
-    right.plot(np.arange(len(losses)), losses)
-    right.set(xlabel="step of Adam", ylabel="mean KL, nats", title=f"temperature and bias for the {REPAIRED} bit model")
-    right.set_ylim(0)
+    middle.plot(np.arange(len(losses)), losses)
+    title = f"temperature and bias for the {REPAIRED} bit model"
+    middle.set(xlabel="step of Adam", ylabel="mean KL, nats", title=title)
+    middle.set_ylim(0)
+    _draw_pairs(right, ["original", *map(str, bits)], between)
     figure.savefig(out, dpi=130, format="png")
+
+
+def _draw_pairs(axes: Any, names: list[str], between: np.ndarray) -> None:
+    from matplotlib.colors import LogNorm
+
+    norm = LogNorm(between[between > 0].min(), between.max())
+    image = axes.imshow(np.ma.masked_equal(between, 0), norm=norm, cmap="YlGnBu")  # a logarithm has no colour for 0
+    for i, j in np.ndindex(*between.shape):
+        dark = between[i, j] > 0 and norm(between[i, j]) > 0.6
+        text = f"{between[i, j]:.2g}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    axes.set(xlabel="bits a weight", title="JS of each two models, mean, nats")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.figure.colorbar(image, ax=axes, shrink=0.9)
