@@ -128,15 +128,20 @@ def _one_device(task: Task, plan: Plan, p: Any, q: Any) -> Array:
     return filled(plan, first, second, block, q is None)
 
 
-def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any) -> Array:
-    """The matrix of prepared rows, each side filled up to whole blocks; `own` where x and y are the same rows."""
+def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any, live: Any = None) -> Array:
+    """The matrix of prepared rows, each side filled up to whole blocks; `own` where x and y are the same rows.
+
+    live: how many rows of either side count, the others being copies.
+    """
+    live = [jax.tree.leaves(side)[0].shape[0] for side in (x, y)] if live is None else live
     first, second = blocks(x, block[0]), blocks(y, block[1])
     rows, columns = (jax.tree.leaves(side)[0].shape[0] for side in (first, second))
     half = own is True and plan.symmetric
 
     def tile(i: Any, j: Any) -> Array:
-        here = _places(i, block[0])[:, None] == _places(j, block[1])[None]
-        here &= jnp.asarray(own)
+        row, column = _places(i, block[0])[:, None], _places(j, block[1])[None]
+        # a copy counts as a row with itself, lest a pair of copies be taken for a pair that is too near for a product
+        here = (row == column) & jnp.asarray(own) | (row >= live[0]) | (column >= live[1])
         found = plan.tile(jax.tree.map(lambda a: a[i], first), jax.tree.map(lambda a: a[j], second), here)
         return jnp.where(i == j, _mirrored(found), found) if half else found
 
@@ -156,11 +161,11 @@ def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any) -> Arra
     )
 
 
-def one_tile(task: Task, P: Any, Q: Any, traced: list[Any], own: Any) -> Array:
-    """The matrix of some rows on this device; own, which may be traced: Q is P itself."""
+def one_tile(task: Task, P: Any, Q: Any, traced: list[Any], own: Any, live: Any) -> Array:
+    """The matrix of some rows on this device; own, which may be traced: Q is P itself; live: as in `filled`."""
     plan, p, q = chosen(task.cell, task.filled(traced), P, Q)
     n, m = _check.leading("kljax.sweep", p, q)
-    found = filled(plan, *rows_of(plan, p, q), block_of(plan, None, n, m), own)[:n, :m]
+    found = filled(plan, *rows_of(plan, p, q), block_of(plan, None, n, m), own, live)[:n, :m]
     return jnp.where(own, _mirrored(found), found) if plan.symmetric and n == m else found
 
 
@@ -326,8 +331,8 @@ def _meet(plan: Plan, block: Any, shape: tuple[int, int], size: int, axes: Any, 
 
 def _meet_halfway(plan: Plan, block: Any, n: int, size: int, axes: Any, p: Any) -> Array:
     """Each device's rows with its own and those of the next half of the devices; the rest comes home with the rows."""
-    x, me, half = rows_of(plan, p, None)[0], lax.axis_index(axes), size // 2
-    mine = _tile_of(plan, block, (n, n), x, x, True)
+    (x, other), me, half = rows_of(plan, p, None), lax.axis_index(axes), size // 2
+    mine = _tile_of(plan, block, (n, n), x, other, True)
     start = _fold.varying(jnp.zeros((n, n * size, *mine.shape[2:]), mine.dtype), x)
     found = lax.dynamic_update_slice_in_dim(start, mine, me * n, 1)
 
@@ -338,7 +343,7 @@ def _meet_halfway(plan: Plan, block: Any, n: int, size: int, axes: Any, p: Any) 
         found = lax.dynamic_update_slice_in_dim(found, new, (me + s) % size * n, 1)
         return found, (y, lax.dynamic_update_slice_in_dim(theirs, new.swapaxes(0, 1), me * n, 1))
 
-    found, (_, theirs) = lax.fori_loop(jnp.int32(1), half + 1, step, (found, (x, start)))
+    found, (_, theirs) = lax.fori_loop(jnp.int32(1), half + 1, step, (found, (other, start)))
     home = lax.ppermute(theirs, axes, _next(size, size - half))
     ahead = (jnp.arange(size) - me) % size  # of two devices that are opposite both have their tiles: one is taken
     kept = (2 * ahead < size) | ((2 * ahead == size) & (me < half))

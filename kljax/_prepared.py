@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax import _num, _softmax, _two, _weights
 from kljax._pair import Pair
+
+_LANES = 1024  # sums that are formed side by side
 
 
 class Rows(NamedTuple):
@@ -30,14 +32,21 @@ class Prepared(NamedTuple):
     rows: Callable[[Array], Rows]
     pair: Callable[[Rows, Rows], Pair]
     masses: Callable[[Rows], tuple[_two.Two, _two.Two]]  # masses and their logarithms, in two parts each
+    exact: bool  # masses are given, none too small for a float
     apart: float  # in eps: pairs that are nearer than this are left to the cell, which has sums of their own
 
 
 def sum_of(x: Array, rest: Array) -> _two.Two:
     """The sum over the last axis in two parts, kept as an axis of size 1."""
-    size = 1 << (x.shape[-1] - 1).bit_length()
-    fill = [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])]
+    count = x.shape[-1]
+    size = min(_LANES, 1 << (count - 1).bit_length())
+    fill = [(0, 0)] * (x.ndim - 1) + [(0, -count % size)]
     total = jnp.pad(x, fill), jnp.pad(rest, fill)
+    if count > size:  # of a tree of so many levels the compiler makes slow loops
+        steps = [jnp.moveaxis(part.reshape(*part.shape[:-1], -1, size), -2, 0) for part in total]
+        total = lax.scan(
+            lambda so_far, new: (_num.two_sum(so_far, new), None), tuple(s[0] for s in steps), [s[1:] for s in steps]
+        )[0]
     while size > 1:
         size //= 2
         halves = [tuple(part[..., i : i + size] for part in total) for i in (0, size)]
@@ -98,6 +107,6 @@ def _masses_of_logits(x: Rows) -> tuple[_two.Two, _two.Two]:
 
 
 COLUMNS: dict[str, Any] = {
-    "probs": Prepared(_of_weights, _weights_apart, _logs_of_weights, 2e-3),
-    "logits": Prepared(_of_logits, _logits_apart, _masses_of_logits, 16.0),
+    "probs": Prepared(_of_weights, _weights_apart, _logs_of_weights, True, 2e-3),
+    "logits": Prepared(_of_logits, _logits_apart, _masses_of_logits, False, 16.0),
 }

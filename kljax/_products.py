@@ -1,9 +1,10 @@
 """Matrices of divergences that are matrix products: kl and its kin, and those of one sum of p^a q^(1-a).
 
 A plain product loses what pairs that are near have in common, and a good part of the digits of all others. So each
-factor is split: the high part is a multiple of a power of two with so few digits that products of 1024 outcomes are
-exact sums, the low part is what is left, and three products make one. What rounding may have cost is bounded from the
-sizes of the rows; a pair whose value is not far above that bound is not `sure`, and is worked out otherwise.
+factor is cut into slices: the first are multiples of a power of two with so few digits that products of 1024 outcomes
+are exact sums, the last is what is left. Two slices make one product out of three, three out of six. What rounding may
+have cost is bounded from the sizes of the rows; a pair whose value is not far above that bound is not `sure`, and is
+worked out otherwise.
 """
 
 from collections.abc import Callable
@@ -13,50 +14,47 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from kljax import _num, _two
+from kljax._fold import hold
 from kljax._prepared import Prepared, Rows, sum_of
 
-CHUNK = 1024  # outcomes whose products of high parts have an exact sum
-_LOSS = 8.0  # the rounding of a product of low parts, in eps of the sum of its terms' sizes
+CHUNK = 1024  # outcomes whose products of slices have an exact sum
+_LOSS = 8.0  # the rounding of a product of last slices, in eps of the sum of its terms' sizes
 _ALLOWED = 4.0  # eps of a value that the rounding of products may use up
 
 
 class Factor(NamedTuple):
-    """Rows of one side of a product, `[n, chunks, outcomes]`, and numbers `[n, chunks]` that bound its rounding."""
+    """Rows of one side of a product, and numbers `[n, chunks]` that bound its rounding."""
 
-    high: Array
-    low: Array
-    step: Array  # the largest size of `low`
+    slices: tuple[Array, ...]  # `[n, chunks, outcomes]`
+    step: Array  # the largest size of the last slice
     size: Array  # the sum of sizes
 
 
-class Side(NamedTuple):
-    """Rows that may stand on either side."""
-
-    left: Factor
-    right: Factor
-    own: _two.Two  # sum of p log p, `[n, 1]`
-    excess: Array  # the sum of the masses less one
-    entropy: Array
-
-
 class Product(NamedTuple):
-    """A cell as a product: from rows to a side, and from two sides to the values and whether they are sure."""
+    """A cell as a product: rows of P and of Q in so many slices, and the values of all pairs and whether they are sure.
 
-    side: Callable[[Rows], Side]
-    tile: Callable[[Side, Side], tuple[Array, Array]]
+    Where `first` is `second`, rows are prepared once for both sides.
+    """
+
+    first: Callable[[Rows, int], Any]
+    second: Callable[[Rows, int], Any]
+    tile: Callable[[Any, Any], tuple[Array, Array]]
 
 
-def factor(x: _two.Two, chunk: int = CHUNK) -> Factor:
-    """Rows as a factor of products, so many outcomes at a time: the fewer, the more digits a high part may have."""
+def factor(x: _two.Two, slices: int, chunk: int = CHUNK) -> Factor:
+    """Rows as a factor of products, so many outcomes at a time: the fewer, the more digits a slice may have."""
     bits = (int(jnp.finfo(x[0].dtype).nmant) + 1 - (chunk - 1).bit_length()) // 2
     chunk = min(chunk, x[0].shape[-1])
     fill = [(0, 0), (0, -x[0].shape[-1] % chunk)]
-    whole, rest = (jnp.pad(part, fill).reshape(len(part), -1, chunk) for part in x)
+    # once: the compiler would evaluate what makes the rows again for each of their uses
+    whole, rest = hold(tuple(jnp.pad(part, fill).reshape(len(part), -1, chunk) for part in x))
     size = jnp.abs(whole)
     top = jnp.max(size, -1, keepdims=True)
-    step = _num.power_of_two(jnp.where(top > 0, top, 1)) * 2.0 ** (1 - bits)
-    high = jnp.round(whole / step) * step
-    return Factor(high, (whole - high) + rest, step[..., 0] / 2, jnp.sum(size, -1))
+    step, cut = _num.power_of_two(jnp.where(top > 0, top, 1)) * 2.0 ** (1 - bits), []
+    for _ in range(slices - 1):
+        cut.append(jnp.round(whole / step) * step)
+        whole, step = whole - cut[-1], step * 2.0**-bits
+    return Factor((*cut, whole + rest), step[..., 0] * 2.0 ** (bits - 1), jnp.sum(size, -1))
 
 
 def _dot(x: Array, y: Array) -> Array:
@@ -66,16 +64,20 @@ def _dot(x: Array, y: Array) -> Array:
 def multiplied(x: Factor, y: Factor) -> tuple[_two.Two, Array]:
     """The products of all rows in two parts, `[n, m]`, and a bound of their error."""
 
-    def add(total, parts):
-        high, low, other_high, other_low = parts
-        rest = _dot(high, other_low) + _dot(low, other_high + other_low)
-        return _num.two_sum(total, (_dot(high, other_high), rest)), None
+    def add(total: Any, parts: Any) -> tuple[Any, None]:
+        (*left, low), (*right, other) = parts
+        rest = _dot(sum(left), other) + _dot(low, sum(right) + other)
+        for a in left:
+            for b in right:
+                total = _num.two_sum(total, (_dot(a, b), rest))
+                rest = 0.0
+        return total, None
 
-    chunks = [jnp.moveaxis(part, 1, 0) for part in (*x[:2], *y[:2])]
-    total, _ = add((jnp.zeros((), x.high.dtype),) * 2, [part[0] for part in chunks])
-    if len(chunks[0]) > 1:
-        total, _ = lax.scan(add, total, [part[1:] for part in chunks])
-    loss = _LOSS * float(jnp.finfo(x.high.dtype).eps)
+    chunks = [[jnp.moveaxis(part, 1, 0) for part in side.slices] for side in (x, y)]
+    total, _ = add((jnp.zeros((), x.size.dtype),) * 2, [[part[0] for part in side] for side in chunks])
+    if x.size.shape[1] > 1:
+        total, _ = lax.scan(add, total, [[part[1:] for part in side] for side in chunks])
+    loss = _LOSS * float(jnp.finfo(x.size.dtype).eps)
     return total, loss * (_dot(x.size, y.step) + _dot(x.step, y.size))
 
 
@@ -84,40 +86,70 @@ def sure(value: Array, error: Array) -> Array:
     return jnp.isfinite(value) & (error <= _ALLOWED * float(jnp.finfo(value.dtype).eps) * value)
 
 
+class _Left(NamedTuple):
+    factor: Factor
+    own: _two.Two  # sum of p log p, `[n, 1]`
+    excess: Array  # the sum of the masses less one
+    entropy: Array
+
+
+class _Right(NamedTuple):
+    factor: Factor
+    excess: Array
+
+
 def logarithmic(name: str, prepared: Prepared) -> Product:
     """kl, reverse_kl, jeffreys and cross_entropy: sum of p log p - sum of p log q, the logarithms from log 1/K."""
 
-    def side(rows: Rows) -> Side:
-        p, log = prepared.masses(rows)
-        some = p[0] > 0
-        far = jnp.where(some, log[0], 0), jnp.where(some, log[1], 0)
-        shift = _two.log(jnp.full((1, 1), p[0].shape[-1], p[0].dtype))
-        far = _two.whole(_num.two_sum(far, shift))
-        each = _two.times(p, far)
-        # no product knows what is infinite: where q has no mass nothing is sure
-        right = jnp.where(some, far[0], jnp.nan), far[1]
-        own = sum_of(*each)
-        return Side(factor(p), factor(right), own, _excess(p), (shift[0] - own[0]) + (shift[1] - own[1]))
+    def far(log: _two.Two) -> tuple[_two.Two, _two.Two]:
+        some = log[0] > -jnp.inf
+        shift = _two.log(jnp.full((1, 1), log[0].shape[-1], log[0].dtype))
+        parts = jnp.where(some, log[0], 0), jnp.where(some, log[1], 0)
+        return _two.whole(_num.two_sum(parts, shift)), shift
 
-    def one(x: Side, y: Side) -> tuple[Array, Array]:
-        (high, low), error = multiplied(x.left, y.right)
+    def left(rows: Rows, slices: int) -> _Left:
+        p, log = hold(prepared.masses(rows))
+        log, shift = far((jnp.where(p[0] > 0, log[0], -jnp.inf), log[1]))
+        own = sum_of(*_two.times(p, log))
+        return _Left(factor(p, slices), own, _excess(p), (shift[0] - own[0]) + (shift[1] - own[1]))
+
+    def right(rows: Rows, slices: int) -> _Right:
+        p, log = hold(prepared.masses(rows))
+        high, low = far(log)[0]
+        # no product knows what is infinite: where q has no mass nothing is sure
+        return _Right(factor((jnp.where(p[0] > 0, high, jnp.nan), low), slices), _excess(p))
+
+    def both(rows: Rows, slices: int) -> tuple[_Left, _Right]:
+        return left(rows, slices), right(rows, slices)
+
+    def one(x: _Left, y: _Right) -> tuple[Array, Array]:
+        (high, low), error = multiplied(x.factor, y.factor)
         first, rest = _num.two_difference(x.own[0], high)
         return first + (rest + (x.own[1] - low) - (x.excess - y.excess.T)), error
 
-    def tile(x: Side, y: Side) -> tuple[Array, Array]:
-        if name == "reverse_kl":
-            value, error = one(y, x)
-            return value.T, sure(value, error).T
+    def with_entropy(x: _Left, y: _Right) -> tuple[Array, Array]:
         value, error = one(x, y)
-        if name == "jeffreys":
-            other = one(y, x)
-            value, error = value + other[0].T, error + other[1].T
-        if name == "cross_entropy":
-            value = value + x.entropy
-            error = error + float(jnp.finfo(value.dtype).eps)  # a normaliser's, which the entropy does not cancel
-        return value, sure(value, error)
+        # a normaliser's error, which the entropy does not cancel
+        return value + x.entropy, error + float(jnp.finfo(value.dtype).eps)
 
-    return Product(side, tile)
+    def other(x: _Right, y: _Left) -> tuple[Array, Array]:
+        value, error = one(y, x)
+        return value.T, error.T
+
+    def twice(x: tuple[_Left, _Right], y: tuple[_Left, _Right]) -> tuple[Array, Array]:
+        first, second = one(x[0], y[1]), other(x[1], y[0])
+        return first[0] + second[0], first[1] + second[1]
+
+    def surely(found: Callable[[Any, Any], tuple[Array, Array]]) -> Callable[[Any, Any], tuple[Array, Array]]:
+        def tile(x: Any, y: Any) -> tuple[Array, Array]:
+            value, error = found(x, y)
+            return value, sure(value, error)
+
+        return tile
+
+    kinds = {"reverse_kl": (right, left, other), "jeffreys": (both, both, twice)}
+    first, second, found = kinds.get(name, (left, right, with_entropy if name == "cross_entropy" else one))
+    return Product(first, second, surely(found))
 
 
 def _excess(p: _two.Two) -> Array:
@@ -127,27 +159,31 @@ def _excess(p: _two.Two) -> Array:
 
 def power(name: str, prepared: Prepared, order: Any) -> Product:
     """The cells of S = sum of p^a q^(1-a), by 1 - S, which a (sum p - 1) + (1 - a) (sum q - 1) corrects."""
+    half = isinstance(order, float) and order == 0.5
 
-    def raised(log: _two.Two, a: Array) -> Factor:
+    def raised(rows: Rows, a: Array, slices: int) -> _Right:
+        p, log = prepared.masses(rows)
+        if half and prepared.exact:
+            return _Right(factor(_two.root(p), slices), _excess(p))
         some = log[0] > -jnp.inf
         first, rest = (jnp.where(some, part, 0) for part in log)
+        a = jnp.broadcast_to(a, first.shape)
         high, low = _two.exp(_two.whole(_two.times((first, rest), (a, jnp.zeros_like(a)))))
-        return factor((jnp.where(some, high, jnp.where(a > 0, 0, jnp.nan)), jnp.where(some, low, 0)))
+        whole = jnp.where(some, high, jnp.where(a > 0, 0, jnp.nan)), jnp.where(some, low, 0)
+        return _Right(factor(whole, slices), _excess(p))
 
     def orders(like: Array) -> tuple[Array, Array]:
         a = jnp.asarray(order).astype(like.dtype).reshape(1, 1)
         return a, 1 - a
 
-    def side(rows: Rows) -> Side:
-        p, log = prepared.masses(rows)
-        a, b = orders(p[0])
-        left = raised(log, jnp.broadcast_to(a, p[0].shape))
-        right = raised(log, jnp.broadcast_to(b, p[0].shape))
-        zero = jnp.zeros_like(rows.mass)
-        return Side(left, right, (zero, zero), _excess(p), zero)
+    def first(rows: Rows, slices: int) -> _Right:
+        return raised(rows, orders(rows.p)[0], slices)
 
-    def tile(x: Side, y: Side) -> tuple[Array, Array]:
-        (high, low), error = multiplied(x.left, y.right)
+    def second(rows: Rows, slices: int) -> _Right:
+        return raised(rows, orders(rows.p)[1], slices)
+
+    def tile(x: _Right, y: _Right) -> tuple[Array, Array]:
+        (high, low), error = multiplied(x.factor, y.factor)
         a, b = orders(high)
         moved = a * x.excess + b * y.excess.T
         gap, rest = (1 - high) - (low - moved), high + (low - moved)
@@ -162,4 +198,4 @@ def power(name: str, prepared: Prepared, order: Any) -> Product:
         valid = a >= 0 if name in ("renyi", "tsallis") else a == a
         return value, sure(value, error * jnp.abs(slope)) & valid
 
-    return Product(side, tile)
+    return Product(first, first if half else second, tile)

@@ -167,7 +167,9 @@ def _plain(text: str) -> str:
 
 def _like(task: Task, blocks: Blocks, traced: list[Any]) -> Any:
     """Shape and type of a tile."""
-    return jax.eval_shape(partial(one_tile, task), blocks(0, 0), blocks(1, 0), traced, np.zeros((), bool))
+    return jax.eval_shape(
+        partial(one_tile, task), blocks(0, 0), blocks(1, 0), traced, np.zeros((), bool), np.ones(2, np.int32)
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the work
@@ -183,10 +185,10 @@ def _tiles(task: Task, nearest: int | None, batch: Any, traced: list[Any]) -> An
     """A tile on every device."""
 
     def one(batch: Any, traced: list[Any]) -> Any:
-        p, q, own, columns = jax.tree.map(lambda x: x[0], batch)
-        found = one_tile(task, p, q, _fold.varying(traced, own), own)
+        p, q, own, live = jax.tree.map(lambda x: x[0], batch)
+        found = one_tile(task, p, q, _fold.varying(traced, own), own, live)
         if nearest is not None:
-            found = _least(min(nearest, found.shape[1]), found, own, columns)
+            found = _least(min(nearest, found.shape[1]), found, own, live[1])
         return jax.tree.map(lambda x: x[None], found)
 
     spec = Spec("tiles")
@@ -216,8 +218,8 @@ def _compute(
         full = [*tiles, *tiles[-1:] * (size - len(tiles))]  # nothing compiles twice
         sides = [[blocks(which, tile[which]) for tile in full] for which in (0, 1)]
         own = np.array([blocks.own and i == j for i, j in full])
-        columns = np.array([store.grid.sizes(tile)[1] for tile in full], np.int32)
-        return *(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides), own, columns
+        live = np.array([store.grid.sizes(tile) for tile in full], np.int32)
+        return *(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides), own, live
 
     def write(tiles: tuple[Tile, ...], found: Any) -> list[Tile]:
         parts = jax.tree.map(np.asarray, found)

@@ -36,7 +36,8 @@ from kljax._prepared import Rows
 
 _BUDGET = 1 << 19  # elements of the arrays of a tile: 2 MiB in float32, in the caches of a few cores
 _LARGE = 1 << 24  # the same where there is no such cache
-_SQUARE = 128  # rows of either side of a tile that is a matrix product
+_SQUARE = (128, 512)  # rows of either side of a tile that is a matrix product, as few as memory allows
+_MANY = 4096  # outcomes beyond which rows are cut into three slices at once
 _LEAST = 64  # outcomes from which on a product is worth its preparation
 
 
@@ -48,6 +49,7 @@ class Plan(NamedTuple):
     symmetric: bool  # whether D(p, q) = D(q, p)
     size: int  # elements of a pair
     side: int | None = None  # the most rows of one side, where it is not the size that decides
+    second: Callable[[Any], Any] | None = None  # to what it wants of rows of Q, where that is something else
 
 
 _COLUMNS = {"probs": probs.COLUMN, "logits": logits.COLUMN}
@@ -82,9 +84,15 @@ def block_of(plan: Plan, block: int | None, n: int, m: int, *, square: bool = Fa
     """How many rows of either side a tile has; as many of both where a tile also stands for its transpose."""
     most = max(1, (_BUDGET if _fold.on_cpu() else _LARGE) // plan.size)
     first = block or plan.side or 1 << (most.bit_length() - 1) // 2
-    first = min(first, n, m) if square else min(first, n)
     second = block or plan.side or max(1, most // first)
-    return first, first if square else min(second, m)
+    if square:
+        return (_even(first, min(n, m)),) * 2
+    return _even(first, n), _even(second, m)
+
+
+def _even(block: int, count: int) -> int:
+    """No more rows than `block`, in as few blocks, which are as equal as can be."""
+    return -(-count // -(-count // min(block, count)))
 
 
 def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[Plan, Any, Any]:
@@ -92,7 +100,7 @@ def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[
     column, name = _CELLS.get(cell, ("", ""))
     plain = alone(cell, options, p)
     if cell in _GAUSSIAN and _plain_gaussians(options, p, q):
-        return _by_gaussian_products(_GAUSSIAN[cell], plain), p, q
+        return _gaussian(_GAUSSIAN[cell], plain), p, q
     if not _plain_arguments(options, p, q):
         return plain, p, q
     p, q = (*_check.wide(p), None) if q is None else _check.wide(p, q)
@@ -104,7 +112,7 @@ def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[
     measure = _measure(column, name, given)
     plan = plain if measure is None else _elementwise(column, name, ready, measure, plain)
     product = _product(column, name, given) if p.shape[-1] >= _LEAST else None
-    return (plan if product is None else _by_products(column, name, ready, product, plan, plain)), p, q
+    return (plan if product is None else _discrete(column, name, ready, product, plan, plain)), p, q
 
 
 def rows_of(plan: Plan, p: Any, q: Any) -> tuple[Any, Any]:
@@ -114,14 +122,24 @@ def rows_of(plan: Plan, p: Any, q: Any) -> tuple[Any, Any]:
     """
     if plan.prepare is _as_given:
         return p, p if q is None else q
+    other = p if q is None else q
+    if plan.second is not None:
+        return (_mapped(plan.prepare, p, plan.size), p), (_mapped(plan.second, other, plan.size), other)
     n = jax.tree.leaves(p)[0].shape[0]
     every = p if q is None else jax.tree.map(lambda a, b: jnp.concatenate([a, b]), p, q)
+    found = _mapped(plan.prepare, every, plan.size)
+    if q is None:
+        return found, found
+    first, second = (jax.tree.map(lambda a, s=s: a[s], found) for s in (slice(0, n), slice(n, None)))
+    return first, second
+
+
+def _mapped(prepare: Callable[[Any], Any], every: Any, size: int) -> Any:
+    """Rows prepared a few at a time."""
     count = jax.tree.leaves(every)[0].shape[0]
-    rows = max(1, min(_BUDGET // plan.size, -(-count // 2)))  # a loop of one step would be no loop
-    found = lax.map(plan.prepare, blocks(every, rows))
-    found = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
-    first, second = (jax.tree.map(lambda a, s=s: a[s], found) for s in (slice(0, n), slice(n, count)))
-    return first, first if q is None else second
+    rows = max(1, min(_BUDGET // size, -(-count // 2)))  # a loop of one step would be no loop
+    found = lax.map(prepare, blocks(every, rows))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
 
 
 def blocks(rows: Any, size: int) -> Any:
@@ -239,19 +257,10 @@ def _plain_gaussians(options: Mapping[str, Any], p: Any, q: Any) -> bool:
     return all(alike) and like.dtype in (jnp.float32, jnp.float64) and like.shape[1] >= _LEAST
 
 
-def _by_gaussian_products(name: str, plain: Plan) -> Plan:
-    def prepare(p: Any) -> tuple[_gaussian_products.Side, Any]:
-        return _gaussian_products.side(name, p), p
-
-    def tile(x: tuple, y: tuple, own: Array) -> Array:
-        value, known, valid = _gaussian_products.tile(name, x[0], y[0])
-        if name != "cross_entropy":
-            value, known = jnp.where(own, 0, value), known | own
-        easy = jnp.all(known | ~valid)
-        value = jnp.where(valid, value, jnp.nan)
-        return lax.cond(easy, lambda: value, lambda: in_parts(plain, x[1], y[1], own))
-
-    return Plan(prepare, tile, plain.symmetric, plain.size, _SQUARE)
+def _gaussian(name: str, plain: Plan) -> Plan:
+    product = _gaussian_products.product(name)
+    own = None if name == "cross_entropy" else lambda side: 0
+    return _by_products(product, lambda p: p, _gaussian_products.valid, own, lambda value: value, plain, plain)
 
 
 def _product(column: str, name: str, given: Mapping[str, Any]) -> _products.Product | None:
@@ -263,41 +272,75 @@ def _product(column: str, name: str, given: Mapping[str, Any]) -> _products.Prod
     return None
 
 
-def _by_products(column: str, name: str, ready: Callable, product: _products.Product, plan: Plan, plain: Plan) -> Plan:
-    """A matrix product, and tiles of `plan` where it cannot be sure of a pair."""
+def _discrete(column: str, name: str, ready: Callable, product: _products.Product, plan: Plan, plain: Plan) -> Plan:
+    """A cell of probs or logits by products."""
     prepared, outer = _prepared.COLUMNS[column], _OUTER.get(name, itself)
 
-    def prepare(a: Array) -> tuple[_products.Side, Array, Any]:
-        rows = prepared.rows(ready(a))
-        return product.side(rows), rows.mass, plan.prepare(a)
+    def rows(a: Array) -> Rows:
+        return prepared.rows(ready(a))
+
+    def own(side: Any) -> Array | int:
+        return side.entropy if name == "cross_entropy" else 0
+
+    return _by_products(product, rows, lambda rows: rows.mass, own, lambda value: outer(value)[0], plan, plain)
+
+
+def _by_products(
+    product: _products.Product, rows: Callable, alive: Callable, itself: Callable | None, outer: Callable, plan: Plan,
+    plain: Plan,
+) -> Plan:  # fmt: skip
+    """A matrix product of two slices, then of three where that is not sure of all pairs, then parts by `plan`.
+
+    alive: where a row is none, what it says is not above 0. itself: the value of a row with itself; None: as any other.
+    """
+
+    def ready(side: Callable, slices: int, a: Any) -> tuple[Any, Array]:
+        given = rows(a)
+        return side(given, slices), alive(given)
+
+    def attempt(x: tuple, y: tuple, own: Array) -> tuple[Array, Array]:
+        value, known = product.tile(x[0], y[0])
+        valid = x[1] * y[1].T > 0
+        if itself is not None:
+            value, known = jnp.where(own, itself(x[0]), value), known | own
+        value = outer(jnp.where(known, value, 1))  # no root of what may be negative
+        return jnp.where(valid, value, jnp.nan), known | ~valid
 
     def tile(x: tuple, y: tuple, own: Array) -> Array:
-        value, sure = product.tile(x[0], y[0])
-        mass = x[1] * y[1].T
-        itself = x[0].entropy if name == "cross_entropy" else 0
-        value = outer(jnp.where(own, itself, jnp.where(sure, value, 1)))[0]  # no root of what may be negative
-        value = jnp.where(mass > 0, value, jnp.nan)
-        easy = jnp.all(sure | own | ~(mass > 0))
-        return lax.cond(easy, lambda: value, lambda: in_parts(plan, x[2], y[2], own))
+        value, known = attempt(x[0], y[0], own)
 
-    return Plan(prepare, tile, plain.symmetric, plain.size // 4, _SQUARE)
+        def parts(value: Array, known: Array) -> Array:
+            return lax.cond(jnp.all(known), lambda: value, lambda: in_parts(plan, x[1], y[1], own, value, known))
+
+        def again() -> Array:
+            sides = zip((product.first, product.second), (x[1], y[1]), strict=True)
+            better = attempt(*(_mapped(partial(ready, side, 3), a, plain.size) for side, a in sides), own)
+            return parts(jnp.where(known, value, better[0]), known | better[1])
+
+        return parts(value, known) if slices == 3 else lax.cond(jnp.all(known), lambda: value, again)
+
+    size = plain.size // 4
+    side = max(_SQUARE[0], min(_SQUARE[1], 4 * _BUDGET // size))
+    slices = 2 if size <= _MANY else 3  # preparing rows costs more than products then
+    first, second = (partial(ready, side, slices) for side in (product.first, product.second))
+    return Plan(first, tile, plain.symmetric, size, side, second)
 
 
-def in_parts(plan: Plan, x: Any, y: Any, own: Array) -> Array:
-    """A tile made of smaller ones of another plan."""
+def in_parts(plan: Plan, p: Any, q: Any, own: Array, value: Array, known: Array) -> Array:
+    """A tile of which some values are known, the parts with others by another plan."""
     n, m = own.shape
     rows, columns = block_of(plan, None, n, m)
+    x, y = rows_of(plan, p, q)
 
     def part(place: Array) -> Array:
-        i, j = place[0], place[1]
-        first = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, i, rows), x)
-        second = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, j, columns), y)
-        return plan.tile(first, second, lax.dynamic_slice(own, (i, j), (rows, columns)))
+        first = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[0], rows), x)
+        second = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[1], columns), y)
+        here, had, fine = (lax.dynamic_slice(a, place, (rows, columns)) for a in (own, value, known))
+        return lax.cond(jnp.all(fine), lambda: had, lambda: plan.tile(first, second, here).astype(had.dtype))
 
     def put(found: Array, place: Array) -> tuple[Array, None]:
         return lax.dynamic_update_slice(found, part(place), (place[0], place[1])), None
 
-    like = jax.eval_shape(part, jnp.zeros(2, jnp.int32))
     parts = itertools.product(range(0, n, rows), range(0, m, columns))
     places = jnp.array([(min(i, n - rows), min(j, m - columns)) for i, j in parts], jnp.int32)
-    return lax.scan(put, _fold.varying(jnp.zeros((n, m), like.dtype), (x, y)), places)[0]
+    return lax.scan(put, value, places)[0]

@@ -31,6 +31,13 @@ def over(a: Two, b: Two) -> Two:
     return first, (((a[0] - high) - low) + (a[1] - first * b[1])) / b[0]
 
 
+def root(a: Two) -> Two:
+    """The square root of a >= 0."""
+    first = jnp.sqrt(a[0])
+    high, low = _num.two_product(first, first)
+    return first, jnp.where(first > 0, (((a[0] - high) - low) + a[1]) / jnp.where(first > 0, 2 * first, 1), 0)
+
+
 _LOG_2 = ((0.693359375, -2.1219444e-4), (0.6931471803691238, 1.9082149292705877e-10))  # 9 and 21 bits are free
 
 
