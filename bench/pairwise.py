@@ -2,16 +2,18 @@
 
 Interleaved medians of one run, values against float64, temporary memory of compiled programs, and the elementwise
 limit: a program that evaluates one logarithm an outcome of every pair in the same tiles. --near makes every eighth row
-of Q nearly one of P. --scaling times N from 128 on and 1, 2, 4, 8 devices forced on the host, each in a process of its
-own.
+of Q nearly one of P. --scaling times js of 100 to 100,000 rows against 256, of 1024 x 1024 on 1, 2, 4, 8 devices forced
+on the host, and a sweep by 1 and 2 processes.
 """
 
 import argparse
 import functools
 import os
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -155,18 +157,52 @@ def table(rows: int, outcomes: int, rounds: int, near: bool, most: float) -> Non
 
 
 def scaling(outcomes: int, rounds: int) -> None:
-    for devices, counts in ((1, (128, 256, 512, 1024, 2048)), (2, (1024,)), (4, (1024,)), (8, (1024,))):
-        for rows in counts:
-            flags = f"--xla_force_host_platform_device_count={devices}"
-            code = f"from bench.pairwise import one; one({rows}, {outcomes}, {rounds})"
-            subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": flags})
+    for rows in (100, 1_000, 10_000, 100_000):
+        p, q = tables(rows, 256, False)
+        one(p, q[:256], rounds)
+    for devices in (1, 2, 4, 8):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        code = f"from bench import pairwise as b; p, q = b.tables(1024, {outcomes}, False); b.one(p, q, {rounds})"
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": flags})
+    for processes in (1, 2):
+        print(f"sweep of 8192 x 8192 rows of 256 by {processes} processes: {_swept(processes):.1f} s", flush=True)
 
 
-def one(rows: int, outcomes: int, rounds: int) -> None:
-    """Time a pair of js at one size."""
-    p, q = tables(rows, outcomes, False)
+def one(p: np.ndarray, q: np.ndarray, rounds: int) -> None:
+    """Time js of two tables."""
     seconds, _ = measure("js", {"ours": (_of_pairs(kljax.probs.js), np.float32, 1)}, p, q, rounds)["ours"]
-    print(f"{jax.device_count()} devices, {rows} rows: {1e9 * seconds / rows**2:.0f} ns a pair", flush=True)
+    each = 1e9 * seconds / (len(p) * len(q) * p.shape[1])
+    print(
+        f"{jax.device_count()} devices, {len(p)} x {len(q)} rows of {p.shape[1]}: {each:.3f} ns an outcome", flush=True
+    )
+
+
+def _swept(processes: int) -> float:
+    """Seconds of a sweep by so many processes, from their start to the end of the last."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/P.npy", tables(8192, 256, False)[0])
+        command = [
+            sys.executable,
+            "-m",
+            "kljax",
+            "sweep",
+            f"{folder}/P.npy",
+            "--cell",
+            "probs.js",
+            "--out",
+            f"{folder}/D",
+        ]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        some = ["--coordinator", address, "--processes", str(processes), "--process"] if processes > 1 else []
+        start = time.perf_counter()
+        running = [
+            subprocess.Popen([*command, *some, *([str(i)] if some else [])], stdout=subprocess.DEVNULL)
+            for i in range(processes)
+        ]
+        assert not any([process.wait() for process in running])
+        return time.perf_counter() - start
 
 
 def main() -> None:

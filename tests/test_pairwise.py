@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import kljax
-from kljax import _pairwise, _tiles
+from kljax import _gaussian_products, _pairwise, _prepared, _tiles
 from tests import accuracy, corpus, matrix
 from tests.columns import COLUMNS
 from tests.test_transformations import options
@@ -251,18 +251,60 @@ def test_near_rows_keep_their_wasserstein_distance(step):
     assert np.abs(found / true - 1).max() <= 8 * np.finfo(np.float32).eps
 
 
+def slices(name, p, q, many):
+    """Values by products of so many slices, and which of them are sure."""
+    prepared, product = _prepared.COLUMNS["probs"], _tiles._product("probs", name, {})
+    x, y = (side(prepared.rows(jnp.asarray(a)), many) for side, a in ((product.first, p), (product.second, q)))
+    return map(np.asarray, product.tile(x, y))
+
+
 def test_products_know_what_they_lost():
-    """Pairs apart come from the product, a near one sends its tile to sums of its own."""
+    """Pairs apart come from two slices, near ones from three, and what is nearer still from sums of its own."""
     rng = np.random.default_rng(2)
     p, q = (rng.dirichlet(np.ones(512), 40).astype(np.float32) for _ in range(2))
-    q[3] = p[5] * (1 + 1e-4 * rng.normal(size=512)).astype(np.float32)
+    for k, step in enumerate((0.1, 1e-4)):
+        q[k] = p[5] * (1 + step * rng.normal(size=512)).astype(np.float32)
     for name in ("kl", "hellinger_sq", "jeffreys"):
-        plan, *rows = _tiles.chosen(cell("probs", name), {}, p, q)
         found = np.asarray(kljax.pairwise(cell("probs", name), p, q))
         with jax.enable_x64(True):
             true = np.asarray(naive(cell("probs", name))(p.astype(np.float64), q.astype(np.float64)))
         agree(found, true, accuracy.VALUE)
-        assert plan.side == _tiles._SQUARE, "by products"
+        unsure = []
+        for many in (2, 3):
+            value, known = slices(name, p, q, many)
+            agree(np.where(known, value, true), true, accuracy.VALUE)
+            unsure.append(list(zip(*np.nonzero(~known), strict=True)))
+        assert unsure[0] == [(5, 0), (5, 1)] and unsure[1] == [(5, 1)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("kl", "wasserstein2"))) for n in _gaussian_products.NAMES],
+)
+def test_gaussians_by_products(name):
+    """Apart, near, equal, far from 0, with scales that are none or out of range: as the cell, in either type."""
+    rng = np.random.default_rng(5)
+
+    def drawn():
+        loc, log_scale = rng.normal(size=(2, 9, 70)).astype(np.float32)
+        return loc, log_scale / 2
+
+    loc, log_scale = drawn()
+    other = list(drawn())
+    for k, step in enumerate((0, 1e-6, 1e-3, 1e-1)):
+        other[0][k], other[1][k] = loc[0] + step, log_scale[0] - step
+    loc[4], other[0][4] = loc[4] + 300, other[0][4] + 300
+    for kind in (kljax.normal.Normal, kljax.normal.LogScaleNormal):
+        p, q = (kind(m, np.exp(s) if kind is kljax.normal.Normal else s) for m, s in ((loc, log_scale), other))
+        function = cell("normal", name)
+        assert _tiles.chosen(function, {}, *jax.tree.map(jnp.asarray, (p, q)))[0].second is not None, "by products"
+        for bad in (False, True):
+            if bad:
+                p[1][6, 3], q[1][8, 5] = np.nan, 80.0 if kind is kljax.normal.LogScaleNormal else 1e30
+            agree(kljax.pairwise(function, p, q), naive(function)(p, q), 2 * accuracy.AGREE)
+        if name != "cross_entropy":
+            own = np.asarray(kljax.pairwise(function, q))
+            assert (np.diag(own) == 0).all()
 
 
 MESHES = [
