@@ -47,7 +47,7 @@ def log_normal(x: Array) -> Array:
     rest = lax.bitcast_convert_type(bits - lax.shift_left(k, jnp.int32(23)), jnp.float32)
     f = rest - 1
     many = k.astype(jnp.float32)
-    return many * _LOG_2[0] + (f + (f * f * _num.polynomial(_LOG, f) + many * _LOG_2[1]))
+    return many * _LOG_2[0] + (f + (f * f * _num.by_halves(_LOG, f) + many * _LOG_2[1]))
 
 
 def term(pair: Pair) -> Array:
@@ -56,6 +56,6 @@ def term(pair: Pair) -> Array:
     one = 1 / m  # the compiler keeps the results of a second division in memory
     u, a = pair.delta * one, 2 * jnp.minimum(pair.p, pair.q) * one
     square = u * u
-    near = 0.5 * m * (square * _num.polynomial(_NEAR, square))
-    far = 0.5 * m * (0.5 * a * log_normal(jnp.maximum(a, _num.tiny(a))) + _num.polynomial(_FAR, a))
+    near = 0.5 * m * (square * _num.by_halves(_NEAR, square))
+    far = 0.5 * m * (0.5 * a * log_normal(jnp.maximum(a, _num.tiny(a))) + _num.by_halves(_FAR, a))
     return jnp.where(square < 0.25, near, far)  # last, as the reduction takes a product in and then stores two arrays

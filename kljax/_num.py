@@ -61,6 +61,16 @@ def polynomial(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
     return result
 
 
+def by_halves(table: tuple[tuple[float, ...], ...], x: Array) -> Array:
+    """The same by pairs of powers: the products do not wait for each other."""
+    coefficients: list = list(table[1 if x.dtype == jnp.float64 else 0])
+    while len(coefficients) > 1:
+        pairs = zip(coefficients[::2], [*coefficients[1::2], None], strict=False)
+        coefficients = [a if b is None else a + b * x for a, b in pairs]
+        x = x * x
+    return coefficients[0]
+
+
 def exp_remainder_near(y: Array) -> Array:
     """(e^y - 1 - y) / y^2 for |y| <= 1, which is 1/2 at 0."""
     return polynomial(_EXP_REMAINDER, y)

@@ -142,7 +142,8 @@ def filled(plan: Plan, x: Any, y: Any, block: tuple[int, int], own: Any, live: A
         row, column = _places(i, block[0])[:, None], _places(j, block[1])[None]
         # a copy counts as a row with itself, lest a pair of copies be taken for a pair that is too near for a product
         here = (row == column) & jnp.asarray(own) | (row >= live[0]) | (column >= live[1])
-        found = plan.tile(jax.tree.map(lambda a: a[i], first), jax.tree.map(lambda a: a[j], second), here)
+        sides = (lambda: jax.tree.map(lambda a: a[i], first)), (lambda: jax.tree.map(lambda a: a[j], second))
+        found = plan.tile(*sides, here)
         return jnp.where(i == j, _mirrored(found), found) if half else found
 
     def put(i: Any, j: Any, found: Array) -> Array:
@@ -190,7 +191,7 @@ def _plainly(task: Task, P: Any, Q: Any, traced: list[Any], block: tuple[int, in
 
     @partial(jax.checkpoint, prevent_cse=False)
     def column(x: Any, y: Any) -> Array:
-        return plan.tile(x, y, jnp.zeros((), bool))
+        return plan.tile(lambda: x, lambda: y, jnp.zeros((), bool))
 
     @partial(jax.checkpoint, prevent_cse=False)
     def row(x: Any, others: Any) -> Array:

@@ -45,7 +45,9 @@ class Plan(NamedTuple):
     """How to make tiles."""
 
     prepare: Callable[[Any], Any]  # rows, with a leading axis, to what `tile` wants of them
-    tile: Callable[[Any, Any, Array], Array]  # of rows of P and of Q, and where a pair is a row with itself
+    # of what gives rows of P and of Q (a branch that calls it copies none before it is taken), and where a pair is a
+    # row with itself
+    tile: Callable[[Callable[[], Any], Callable[[], Any], Array], Array]
     symmetric: bool  # whether D(p, q) = D(q, p)
     size: int  # elements of a pair
     side: int | None = None  # the most rows of one side, where it is not the size that decides
@@ -171,8 +173,8 @@ def alone(cell: Callable, options: Mapping[str, Any], p: Any) -> Plan:
     """The cell itself, over all pairs of a tile."""
     function = partial(cell, **options)
 
-    def tile(x: Any, y: Any, own: Array) -> Array:
-        return jax.vmap(jax.vmap(function, (None, 0)), (0, None))(x, y)
+    def tile(x: Callable, y: Callable, own: Array) -> Array:
+        return jax.vmap(jax.vmap(function, (None, 0)), (0, None))(x(), y())
 
     size = 4 * sum(leaf.size // max(1, leaf.shape[0]) for leaf in map(jnp.asarray, jax.tree.leaves(p)))
     return Plan(_as_given, tile, symmetric(cell, options), max(1, size))
@@ -212,14 +214,14 @@ def _elementwise(column: str, name: str, ready: Callable, measure: Callable, pla
     def prepare(a: Array) -> tuple[Rows, Array | None]:
         return prepared.rows(ready(a)), a if bound else None
 
-    def tile(x: tuple, y: tuple, own: Array) -> Array:
-        first = jax.tree.map(lambda a: a[:, None], x[0])
-        value = measure(prepared.pair(first, jax.tree.map(lambda a: a[None], y[0])))[..., 0]
+    def tile(x: Callable, y: Callable, own: Array) -> Array:
+        first = jax.tree.map(lambda a: a[:, None], x()[0])
+        value = measure(prepared.pair(first, jax.tree.map(lambda a: a[None], y()[0])))[..., 0]
         found = outer(value)[0]
         if not bound:
             return found
         near = (value > 0) & (value < bound * float(jnp.finfo(value.dtype).eps)) & ~own
-        return lax.cond(jnp.any(near), lambda: plain.tile(x[1], y[1], own), lambda: found)
+        return lax.cond(jnp.any(near), lambda: plain.tile(lambda: x()[1], lambda: y()[1], own), lambda: found)
 
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
 
@@ -235,14 +237,14 @@ def _cumulative(ready: Callable, positions: Any, plain: Plan) -> Plan:
         high, low = _num.running_sum(jnp.take(x.p, order, 1), jnp.take(x.rest, order, 1))
         return (high[:, :-1], low[:, :-1], jnp.broadcast_to(width, high[:, :-1].shape), x.mass), a
 
-    def tile(rows_p: tuple, rows_q: tuple, own: Array) -> Array:
-        x, y = rows_p[0], rows_q[0]
+    def tile(rows_p: Callable, rows_q: Callable, own: Array) -> Array:
+        x, y = rows_p()[0], rows_q()[0]
         ahead = (x[0][:, None] - y[0][None]) + (x[1][:, None] - y[1][None])
         distance = jnp.sum(jnp.abs(ahead) * x[2][:, None], -1)
         found = jnp.where(x[3] * y[3].T > 0, distance, jnp.nan)
         least = 200 * float(jnp.finfo(found.dtype).eps) * jnp.sum(x[2], -1, keepdims=True)  # 27 eps were lost at 1e-6
         near = (found > 0) & (found < least) & ~own
-        return lax.cond(jnp.any(near), lambda: plain.tile(rows_p[1], rows_q[1], own), lambda: found)
+        return lax.cond(jnp.any(near), lambda: plain.tile(lambda: rows_p()[1], lambda: rows_q()[1], own), lambda: found)
 
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
 
@@ -306,14 +308,14 @@ def _by_products(
         value = outer(jnp.where(known, value, 1))  # no root of what may be negative
         return jnp.where(valid, value, jnp.nan), known | ~valid
 
-    def tile(x: tuple, y: tuple, own: Array) -> Array:
-        value, known = attempt(x[0], y[0], own)
+    def tile(x: Callable, y: Callable, own: Array) -> Array:
+        value, known = attempt(x()[0], y()[0], own)
 
         def parts(value: Array, known: Array) -> Array:
-            return lax.cond(jnp.all(known), lambda: value, lambda: in_parts(plan, x[1], y[1], own, value, known))
+            return lax.cond(jnp.all(known), lambda: value, lambda: in_parts(plan, x()[1], y()[1], own, value, known))
 
         def again() -> Array:
-            sides = zip((product.first, product.second), (x[1], y[1]), strict=True)
+            sides = zip((product.first, product.second), (x()[1], y()[1]), strict=True)
             better = attempt(*(_mapped(partial(ready, side, 3), a, plain.size) for side, a in sides), own)
             return parts(jnp.where(known, value, better[0]), known | better[1])
 
@@ -333,8 +335,12 @@ def in_parts(plan: Plan, p: Any, q: Any, own: Array, value: Array, known: Array)
     x, y = rows_of(plan, p, q)
 
     def part(place: Array) -> Array:
-        first = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[0], rows), x)
-        second = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[1], columns), y)
+        def first() -> Any:
+            return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[0], rows), x)
+
+        def second() -> Any:
+            return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, place[1], columns), y)
+
         here, had, fine = (lax.dynamic_slice(a, place, (rows, columns)) for a in (own, value, known))
         return lax.cond(jnp.all(fine), lambda: had, lambda: plan.tile(first, second, here).astype(had.dtype))
 
