@@ -37,8 +37,9 @@ def test_rows_are_documented():
 
 
 @pytest.mark.lenient
-def test_pairwise_is_documented():
-    run(kljax.pairwise.__doc__, "pairwise")
+@pytest.mark.parametrize("verb", [kljax.pairwise, kljax.fit], ids=lambda f: f.__name__)
+def test_a_verb_is_documented(verb):
+    run(verb.__doc__, verb.__name__)
 
 
 def written(text):
