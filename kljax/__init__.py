@@ -54,11 +54,12 @@ in nats, without any reduction over the batch; x is the quantity itself, b a bou
 
 Verbs: `compare(p, q)` prints every row of a pair of batches, `check(p)` finds what is wrong with a distribution,
 `pairwise(cell, P, Q)` is the matrix of all pairs of rows, by tiles and on all devices, `fit(loss, params)` minimises a
-function of a pytree. The f-divergences themselves are the table in `kljax.rows`; `kljax.interop.convert` reads the
-distribution objects of distrax, TFP, numpyro and torch.
+function of a pytree. `kljax.variational` has bounds from a critic: f_gan, donsker_varadhan, nwj. The f-divergences
+themselves are the table in `kljax.rows`; `kljax.interop.convert` reads the distribution objects of distrax, TFP,
+numpyro and torch.
 """
 
-from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows
+from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows, variational
 from kljax._compare import compare
 from kljax._fit import Fit, fit
 from kljax._pairwise import pairwise
@@ -66,6 +67,6 @@ from kljax._validate import check
 
 __all__ = [
     "Fit", "check", "compare", "expfam", "fit", "heads", "interop", "logits", "lowrank", "mixture", "mvn", "normal",
-    "pairwise", "probs", "rows",
+    "pairwise", "probs", "rows", "variational",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -42,6 +42,12 @@ def test_a_verb_is_documented(verb):
     run(verb.__doc__, verb.__name__)
 
 
+@pytest.mark.lenient
+@pytest.mark.parametrize("name", kljax.variational.__all__)
+def test_a_bound_is_documented(name):
+    run(getattr(kljax.variational, name).__doc__, name)
+
+
 def written(text):
     """The matrix as a text shows it: cell -> marks of all columns."""
     columns = len(expected.WRITTEN)
