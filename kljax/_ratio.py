@@ -90,7 +90,7 @@ def elasticity(row: Row, t: Array) -> Array:
 
 @jax.custom_jvp
 def share(row: Row, t: Array) -> Array:
-    """2 f(u) / (1 + u) at u = e^t: what a draw from (p + q)/2 adds to D(p, q), where f and r are bounded as they are."""
+    """2 f(u) / (1 + u) at u = e^t: what a draw from (p + q)/2 tells of D(p, q); bounded where f and r are."""
     low, high = _terms(row, t)
     return 2 * jnp.where(t <= 0, low, high) / (1 + jnp.exp(-jnp.abs(t)))
 

@@ -10,7 +10,6 @@ bound itself does. Arguments hold the critic's values at samples; means over the
 """
 
 import math
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from kljax import _check, _num, _ratio, rows
+from kljax._cells import replaced
 from kljax._points import mirror
 from kljax.rows import Row
 
@@ -47,8 +47,7 @@ def f_gan(row: Row, t_p: ArrayLike, t_q: ArrayLike) -> Array:
     0.03382 0.03382
     """
     t_p, t_q = _critic("f_gan", t_p, t_q)
-    args = tuple(_check.parameter("kljax.variational.f_gan", "a parameter of the row", v, t_p) for v in row.args)
-    return _bound(replace(row, args=args), t_p, t_q)
+    return _bound(replaced("kljax.variational.f_gan", row, t_p), t_p, t_q)
 
 
 @jax.jit

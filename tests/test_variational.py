@@ -1,4 +1,4 @@
-"""kljax.variational: slopes of every row against closed forms to |t| = 200, tightness, golden critics, the bias of DV."""
+"""kljax.variational: slopes of rows against closed forms to |t| = 200, tightness, golden critics, the bias of DV."""
 
 from dataclasses import replace
 from functools import partial
