@@ -68,7 +68,7 @@ def fit(
     the last Fit that was finite (if even the first is not, the start). KeyboardInterrupt takes effect after the chunk
     that runs and is raised again with a `.fit` of all steps that were finished: pass it as `resume`. At a prompt it is
     `sys.last_value.fit`.
-    Errors: TypeError where the loss is not one real number or a parameter is not floating; ValueError where `resume`
+    Errors: AssertionError for steps < 1; TypeError where the loss is not one real number or a parameter is not floating; ValueError where `resume`
     has params of another structure or shape.
     Source: Kingma and Ba, Adam: a method for stochastic optimization (2015).
 
@@ -81,6 +81,7 @@ def fit(
     """
     import optax
 
+    _check.within("kljax.fit", "steps", steps, 1, 2**31 - 1)
     _check_parameters(params, resume)
     start = jax.tree.map(_strong, params if resume is None else resume.params)
     if resume is not None and resume.steps >= steps:

@@ -93,6 +93,15 @@ def test_a_run_in_parts_has_the_same_bits(optimizer, random):
             same(kljax.fit(loss, START, optimizer=optimizer, steps=130, key=key, resume=part), whole)
 
 
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "chi2", "tv"])
+@pytest.mark.lenient
+def test_a_row_is_minimised_where_the_distributions_agree(name):
+    p = jax.random.dirichlet(jax.random.key(0), jnp.ones(8))
+    found = kljax.fit(lambda q: getattr(kljax.logits, name)(jnp.log(p), q), jnp.zeros(8))
+    assert found.losses[0] > 0.05 and found.losses[-1] < 1e-5
+    assert np.abs(jax.nn.softmax(found.params) - p).max() < 1e-5
+
+
 @pytest.mark.lenient
 def test_the_key_makes_the_noise():
     runs = [kljax.fit(noisy, START, steps=20, key=jax.random.key(seed)) for seed in (0, 0, 1)]

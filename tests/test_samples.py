@@ -1,6 +1,8 @@
 """kljax.samples: golden values, gradients by enumeration, neighbours against scipy, levels under the null, coverage."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import scipy.stats
 
 import kljax
 from kljax import _neighbours, rows, samples
+from kljax.__main__ import main
 from kljax.normal import Normal
 from tests import accuracy, columns, corpus
 
@@ -376,3 +379,41 @@ def test_shapes_and_axes():
         samples.energy(jnp.zeros((2, 3, 4)), jnp.zeros((2, 3)))
     with pytest.raises(AssertionError, match="pass 4 <= n"):
         samples.monte_carlo(jax.random.key(0), rows.kl, P, Q, n=2, column=kljax.normal)
+
+
+@pytest.fixture
+def draws(tmp_path, monkeypatch):
+    """A folder to stand in with two files of draws, of which the second column drifts."""
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    x, y = rng.normal(size=(400, 2)).astype(np.float32), rng.normal(size=(1200, 2)).astype(np.float32)
+    np.save("x.npy", x), np.save("y.npy", y + [0, 0.7])
+    return x, (y + [0, 0.7]).astype(np.float32)
+
+
+@pytest.mark.lenient
+def test_files_of_draws(draws, capsys):
+    assert main(["compare", "x.npy", "y.npy", "--as", "samples", "--json", "r.json"]) == 0
+    out, found = capsys.readouterr().out.splitlines(), json.loads(Path("r.json").read_text())
+    assert found["draws"] == [400, 1200] and found["of which paired"] == [400, 1000]
+    assert found["points"]["energy"]["p_value"] == found["points"]["mmd_sq"]["p_value"] == 1 / 200
+    h = samples.histogram(draws[0][:, 1], draws[1][:, 1], bins=10, pseudocount=0.5)
+    accuracy.close(found["columns"]["psi"][1], float(kljax.probs.jeffreys(h.p, h.q)))
+    exact = scipy.stats.wasserstein_distance(draws[0][:, 1], draws[1][:, 1])
+    assert abs(found["columns"]["wasserstein1"][1] - exact) < 1e-5 and found["columns"]["psi"][0] < 0.1
+    assert out[-2].split()[0] == "1" and out[-1].split()[0] == "0"  # the column that drifts comes first
+
+
+@pytest.mark.lenient
+def test_files_of_draws_that_cannot_be_compared(draws, capsys):
+    np.save("bad.npy", np.where(np.arange(40).reshape(20, 2) == 7, np.nan, 1.0))
+    np.save("one.npy", draws[0][:, 0])
+    for arguments, words in (
+        (["x.npy", "bad.npy"], "bad.npy: row 3, column 1: nan"),
+        (["x.npy", "one.npy"], "x.npy has 2 and one.npy has 1 columns"),
+        (["x.npy", "none.npy"], "none.npy: no such file"),
+        (["x.npy", "y.npy", "--rows", "kl"], "--rows has no meaning for draws"),
+    ):
+        assert main(["compare", *arguments, "--as", "samples"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and words in err and err.count("\n") == 1
