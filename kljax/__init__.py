@@ -53,19 +53,24 @@ in nats, without any reduction over the batch; x is the quantity itself, b a bou
     loss                -      -       x      -       -    -        -        -
 
 Verbs: `compare(p, q)` prints every row of a pair of batches, `check(p)` finds what is wrong with a distribution,
-`pairwise(cell, P, Q)` is the matrix of all pairs of rows, by tiles and on all devices, `sweep` the same on disk. The
-f-divergences themselves are the table in `kljax.rows`; `kljax.interop.convert` reads the distribution objects of
-distrax, TFP, numpyro and torch.
+`pairwise(cell, P, Q)` is the matrix of all pairs of rows, by tiles and on all devices, `sweep` the same on disk,
+`fit(loss, params)` minimises a function of a pytree. The f-divergences themselves are the table in `kljax.rows`;
+`kljax.interop.convert` reads the distribution objects of distrax, TFP, numpyro and torch.
+
+From draws, `kljax.samples` estimates (`estimate`, `kl_estimate`, `monte_carlo`, `knn_kl`, `knn_entropy`), measures
+(`mmd_sq`, `energy`, `wasserstein1`, `sliced_wasserstein`, `histogram`) and tests (`permutation_test`, `bootstrap`);
+`kljax.variational` has the bounds that a critic gives: `f_gan`, `donsker_varadhan`, `nwj`.
 """
 
-from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows
+from kljax import expfam, heads, interop, logits, lowrank, mixture, mvn, normal, probs, rows, samples, variational
 from kljax._compare import compare
+from kljax._fit import Fit, fit
 from kljax._pairwise import pairwise
 from kljax._sweep import sweep
 from kljax._validate import check
 
 __all__ = [
-    "check", "compare", "expfam", "heads", "interop", "logits", "lowrank", "mixture", "mvn", "normal", "pairwise",
-    "probs", "rows", "sweep",
+    "Fit", "check", "compare", "expfam", "fit", "heads", "interop", "logits", "lowrank", "mixture", "mvn", "normal",
+    "pairwise", "probs", "rows", "samples", "sweep", "variational",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -21,6 +21,7 @@ _EXAMPLE = """examples:
   kljax compare a.safetensors:logits b.npz --as logits --temperature 2 --json report.json --plot report.png
   kljax compare counts-may.csv counts-june.csv --rows jeffreys,js,renyi@2
   kljax compare posterior.npz prior.npz --as normal --rows kl,hellinger_sq,wasserstein2
+  kljax compare last-year.csv this-year.csv --as samples
   kljax sweep P.npy --cell probs.js --out D.zarr --figure D.png
   kljax sweep P.npy Q.npy --cell logits.renyi --option order=0.5 --nearest 10 --out near.zarr
 """
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
             ".npy, .npz, .safetensors, .zarr, .csv. FILE:NAME names one of several arrays.\n"
             "With --as normal P and Q are .npz or .safetensors, each with arrays loc and scale\n"
             "(standard deviations) or loc and log_scale, [N, D], or [D] for one that belongs to all rows.\n"
+            "With --as samples rows are draws of one distribution a file, [N, D] and [M, D], or N and M numbers.\n"
             "Rows and columns count from 0."
         ),
         epilog=_EXAMPLE,
@@ -54,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("p", metavar="P", help="distributions [N, K], or one [K] for all rows of Q")
     compare.add_argument("q", metavar="Q", help="what to compare them with, [N, K] or [K]")
-    compare.add_argument("--as", dest="column", choices=("probs", "logits", "normal"), default="probs",
-                         help="what the numbers are: weights >= 0 (default), log-weights, loc and scale")  # fmt: skip
+    compare.add_argument("--as", dest="column", choices=("probs", "logits", "normal", "samples"), default="probs",
+                         help="weights >= 0 (default), log-weights, loc and scale, draws")  # fmt: skip
     compare.add_argument("--rows", metavar="NAMES",
                          help="divergences, as in kl,renyi@2,js@0.1 (default: " + ",".join(_compare.BRIEF)
                          + "; normal has tv_lower, tv_upper, ... for more than one coordinate)")  # fmt: skip
@@ -112,7 +114,24 @@ def _run_tour(options: argparse.Namespace) -> int:
     return _tour.run(seed=options.seed, out=options.out)
 
 
+def _run_samples(options: argparse.Namespace) -> int:
+    from kljax import _drift
+
+    for name in ("rows", "where", "temperature", "top", "plot"):
+        if getattr(options, name) is not None:
+            raise _files.InputError(f"--{name} has no meaning for draws: leave it out, or compare with another --as")
+    _check_options(options)
+    p, q = _drift.read(options.p, options.q)
+    found = _drift.compare(p, q)
+    if options.json:
+        write(options.json, lambda file: Path(file).write_text(json.dumps(found, indent=1) + "\n"))
+    print(f"{options.p} against {options.q}\n\n{_drift.text(found)}", flush=True)
+    return 0
+
+
 def _run_compare(options: argparse.Namespace) -> int:
+    if options.column == "samples":
+        return _run_samples(options)
     column = getattr(kljax, options.column)
     rows = options.rows if options.rows is None else [name.strip() for name in options.rows.split(",") if name.strip()]
     if rows is not None:

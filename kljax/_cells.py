@@ -62,9 +62,12 @@ def _row(column: Column, cell: str, row: Row, p, q, axis, where, outer: Outer = 
 
 def with_parameters(column: Column, cell: str, row: Row, like: Array) -> Row:
     """The row with its parameters as arrays that go with events like `like`."""
-    name = f"kljax.{column.name}.{cell}"
-    args = tuple(_check.parameter(name, "a parameter of the row", v, like) for v in row.args)
-    return replace(row, args=args)
+    return replaced(f"kljax.{column.name}.{cell}", row, like)
+
+
+def replaced(name: str, row: Row, like: Array) -> Row:
+    """The same, for what is no cell of a column."""
+    return replace(row, args=tuple(_check.parameter(name, "a parameter of the row", v, like) for v in row.args))
 
 
 def kl(column: Column, p: ArrayLike, q: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None) -> Array:

@@ -332,3 +332,23 @@ def by_tokens(cell: str, name: str, value: ArrayLike, lead: tuple[int, ...], dty
     if jnp.issubdtype(dtype, jnp.integer) and not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"{cell}: {name} are {value.dtype}: pass integers, the numbers of outcomes")
     return jnp.broadcast_to(value.astype(dtype), lead).reshape(-1)
+
+
+# samples: one point on each entry of the leading axis
+
+
+def points(cell: str, **given: ArrayLike) -> list[Array]:
+    """Samples `[n, d]`, or `[n]` for d = 1, of one dtype and one d."""
+    arrays = [a[:, None] if a.ndim == 1 else a for a in wide(*given.values())]
+    for name, a in zip(given, arrays, strict=True):
+        hint = f"{cell}: {name} {a.shape}: expected points [n, d] or numbers [n]; for a batch of samples vmap over it"
+        chex.assert_equal(a.ndim == 2 and 0 not in a.shape, True, custom_message=hint)
+        hint = f"{cell}: {', '.join(given)} have {[x.shape[-1] for x in arrays]} coordinates: they must be equal"
+        chex.assert_equal(a.shape[-1], arrays[0].shape[-1], custom_message=hint)
+    return arrays
+
+
+def choice(cell: str, name: str, value: str, known: Sequence[str]) -> None:
+    """One of a few words."""
+    if value not in known:
+        raise ValueError(f"{cell}: {name}={value!r}: pass one of {', '.join(map(repr, known))}")

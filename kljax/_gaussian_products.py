@@ -31,7 +31,7 @@ def product(name: str) -> Product:
     """A cell as a product: sides are made of a distribution `[n, D]`, not of rows of masses."""
     first, second = partial(_first, name), partial(_second, name)
     if name == "reverse_kl":
-        return Product(second, first, lambda x, y: tuple(part.T for part in _one(y, x)))
+        return Product(second, first, _other)
     if name == "jeffreys":
         return Product(_both, _both, _twice)
     return Product(first, second, partial(_one, root=name == "wasserstein2", signed=name == "cross_entropy"))
@@ -92,6 +92,11 @@ def _one(x: Side, y: Side, root: bool = False, signed: bool = False) -> tuple[Ar
     value, error = _value(x, y)
     known = sure(jnp.abs(value) if signed else value, error)
     return jnp.sqrt(jnp.where(known, value, value * 0)) if root else value, known
+
+
+def _other(x: Side, y: Side) -> tuple[Array, Array]:
+    value, known = _one(y, x)
+    return value.T, known.T
 
 
 def _twice(x: tuple[Side, Side], y: tuple[Side, Side]) -> tuple[Array, Array]:

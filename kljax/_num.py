@@ -125,7 +125,9 @@ def _(primals, tangents):
     ok = jnp.isfinite(value) & jnp.isfinite(t)  # an infinite value or a constant one: inf * 0 otherwise
     t, c = jnp.where(ok, t, 0), jnp.where(ok, c, 0)
     over_t = jnp.where(ok, exp_product(c, t), 0)
-    return value, over_t * tangents[0] + t * t * exp_ratio_slope(c * t) * tangents[1]
+    over_c = t * t * exp_ratio_slope(c * t)
+    # where the one overflows though the value does not, a constant order would make the other a nan
+    return value, over_t * tangents[0] + jnp.where(jnp.isfinite(over_c), over_c, 0) * tangents[1]
 
 
 @jax.custom_jvp

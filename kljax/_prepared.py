@@ -44,9 +44,8 @@ def sum_of(x: Array, rest: Array) -> _two.Two:
     total = jnp.pad(x, fill), jnp.pad(rest, fill)
     if count > size:  # of a tree of so many levels the compiler makes slow loops
         steps = [jnp.moveaxis(part.reshape(*part.shape[:-1], -1, size), -2, 0) for part in total]
-        total = lax.scan(
-            lambda so_far, new: (_num.two_sum(so_far, new), None), tuple(s[0] for s in steps), [s[1:] for s in steps]
-        )[0]
+        first = steps[0][0], steps[1][0]
+        total, _ = lax.scan(lambda so_far, new: (_num.two_sum(so_far, new), None), first, [part[1:] for part in steps])
     while size > 1:
         size //= 2
         halves = [tuple(part[..., i : i + size] for part in total) for i in (0, size)]

@@ -7,6 +7,7 @@ have cost is bounded from the sizes of the rows; a pair whose value is not far a
 worked out otherwise.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def multiplied(x: Factor, y: Factor) -> tuple[_two.Two, Array]:
 
     def add(total: Any, parts: Any) -> tuple[Any, None]:
         (*left, low), (*right, other) = parts
-        rest = _dot(sum(left), other) + _dot(low, sum(right) + other)
+        rest = _dot(functools.reduce(jnp.add, left), other) + _dot(low, functools.reduce(jnp.add, right, other))
         for a in left:
             for b in right:
                 total = _num.two_sum(total, (_dot(a, b), rest))

@@ -88,7 +88,8 @@ def block_of(plan: Plan, block: int | None, n: int, m: int, *, square: bool = Fa
     first = block or plan.side or 1 << (most.bit_length() - 1) // 2
     second = block or plan.side or max(1, most // first)
     if square:
-        return (_even(first, min(n, m)),) * 2
+        side = _even(first, min(n, m))
+        return side, side
     return _even(first, n), _even(second, m)
 
 
@@ -316,7 +317,8 @@ def _by_products(
 
         def again() -> Array:
             sides = zip((product.first, product.second), (x()[1], y()[1]), strict=True)
-            better = attempt(*(_mapped(partial(ready, side, 3), a, plain.size) for side, a in sides), own)
+            first, second = (_mapped(partial(ready, side, 3), a, plain.size) for side, a in sides)
+            better = attempt(first, second, own)
             return parts(jnp.where(known, value, better[0]), known | better[1])
 
         return parts(value, known) if slices == 3 else lax.cond(jnp.all(known), lambda: value, again)

@@ -139,12 +139,12 @@ def repair(p: np.ndarray, q: np.ndarray, seed: int) -> tuple[np.ndarray, list[st
 
     start = {"log_scale": jnp.zeros(()), "bias": jnp.zeros(q.shape[-1])}
     print(f"\nfitting a temperature and a bias to the {REPAIRED} bit model, {STEPS} steps of Adam on KL", flush=True)
-    params, losses = _fit.minimise(loss, start, *halves[0], steps=STEPS, learning_rate=0.03, progress=_tell)
+    found = _fit.fit(lambda params: loss(params, *halves[0]), start, steps=STEPS, progress=_tell)
     value = jax.jit(loss)
-    lines = [f"temperature {float(jnp.exp(-params['log_scale'])):.3f}; mean KL before -> after"]
+    lines = [f"temperature {float(jnp.exp(-found.params['log_scale'])):.3f}; mean KL before -> after"]
     for name, half in zip(("fitted half", "held-out half"), halves, strict=True):
-        lines.append(f"  {name:14}{float(value(start, *half)):.5f} -> {float(value(params, *half)):.5f}")
-    return losses, lines
+        lines.append(f"  {name:14}{float(value(start, *half)):.5f} -> {float(value(found.params, *half)):.5f}")
+    return found.losses, lines
 
 
 def _tell(step: int, loss: float) -> None:

@@ -183,10 +183,11 @@ def _skew(t, x, w):
 
 def _skew_d(t, x, w):  # log(u/m) / (1 - w)
     m = 1 - w + w * _ratio(t, x)
-    y = (1 - w) * x / jnp.where(m > 0, m, 1)
+    y = _num.quotient((1 - w) * x, jnp.where(m > 0, m, 1))
     near = y > -0.5  # at w = 1 this is x/u = 1 - 1/u, the slope of reverse KL
     far = (t - _log_mixture(t, x, w)) / jnp.where(near, 1, 1 - w)
-    return jnp.where(near, x / jnp.where(m > 0, m, 1) * _num.log1p_ratio(jnp.where(near, y, 0)), far)
+    whole = jnp.where(m > 0, _num.quotient(x, jnp.where(m > 0, m, 1)), -jnp.inf)
+    return jnp.where(near, whole * _num.log1p_ratio(jnp.where(near, y, 0)), far)
 
 
 def _skew_tail(t, x, w):

@@ -37,8 +37,21 @@ def test_rows_are_documented():
 
 
 @pytest.mark.lenient
-def test_pairwise_is_documented():
-    run(kljax.pairwise.__doc__, "pairwise")
+@pytest.mark.parametrize("verb", [kljax.pairwise, kljax.fit], ids=lambda f: f.__name__)
+def test_a_verb_is_documented(verb):
+    run(verb.__doc__, verb.__name__)
+
+
+FROM_DRAWS = [(m, name) for m in (kljax.samples, kljax.variational) for name in m.__all__ if name.islower()]
+KERNELS = ("gaussian", "inverse_multiquadric", "laplace")
+
+
+@pytest.mark.lenient
+@pytest.mark.parametrize(("module", "name"), FROM_DRAWS, ids=lambda v: getattr(v, "__name__", v))
+def test_what_draws_tell_is_documented(module, name):
+    doc = getattr(module, name).__doc__
+    assert name in KERNELS or all(word in doc for word in ("Shapes:", "`[", "Degenerate input:", "Errors:"))
+    run(doc, f"{module.__name__}.{name}")
 
 
 def written(text):

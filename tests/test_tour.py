@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kljax import _fit, _tour, _tour_model, logits
+from kljax import _tour, _tour_model, logits
 from tests import accuracy
 
 
@@ -17,20 +17,6 @@ def test_rounding_is_within_half_a_step_and_keeps_what_is_on_the_grid():
     eps = np.finfo(np.float32).eps
     assert (np.abs(once - x).reshape(4, 3, 32) <= step / 2 * (1 + 8 * eps)).all()
     assert len(np.unique(np.round(once.reshape(4, 3, 32) / step))) <= 15
-
-
-@pytest.mark.lenient
-def test_minimise_reaches_the_optimum():
-    target = np.array([1.0, -2.0, 3.0], np.float32)
-    params, losses = _fit.minimise(lambda x: jnp.square(x - target).sum(), jnp.zeros(3), steps=400, learning_rate=0.1)
-    assert len(losses) == 400 and losses[-1] < 1e-8 < losses[0]
-    assert np.abs(np.asarray(params) - target).max() < 1e-3
-
-
-@pytest.mark.lenient
-def test_minimise_names_the_step_of_a_loss_that_is_not_finite():
-    with pytest.raises(FloatingPointError, match="step 0"):
-        _fit.minimise(lambda x: jnp.log(x).sum(), -jnp.ones(2), steps=3, learning_rate=0.1)
 
 
 @pytest.mark.smoke
