@@ -58,8 +58,7 @@ def _of_weights(p: Array) -> Rows:
     top = jnp.max(p, -1, keepdims=True)
     p = p / _num.power_of_two(jnp.where(top > 0, top, 1))
     total = sum_of(p, jnp.zeros_like(p))
-    # so that p less nothing is p to the last bit, and the gap 1, where q has no mass
-    share, rest = _two.whole(_two.over((p, jnp.zeros_like(p)), total))
+    share, rest = _two.over((p, jnp.zeros_like(p)), total)
     return Rows(share, rest, None, None, total[0])
 
 
@@ -67,6 +66,7 @@ def _weights_apart(x: Rows, y: Rows) -> Pair:
     assert x.rest is not None and y.rest is not None
     delta = (x.p - y.p) + (x.rest - y.rest)
     p, q = jnp.broadcast_arrays(x.p, y.p)
+    delta = jnp.where((p == 0) | (q == 0), p - q, delta)  # so that the gap is exactly 1 where a mass is missing
     return _weights.from_difference(p, q, delta, x.mass * y.mass)
 
 
