@@ -102,55 +102,59 @@ class _Right(NamedTuple):
 def logarithmic(name: str, prepared: Prepared) -> Product:
     """kl, reverse_kl, jeffreys and cross_entropy: sum of p log p - sum of p log q, the logarithms from log 1/K."""
 
-    def far(log: _two.Two) -> tuple[_two.Two, _two.Two]:
-        some = log[0] > -jnp.inf
-        shift = _two.log(jnp.full((1, 1), log[0].shape[-1], log[0].dtype))
-        parts = jnp.where(some, log[0], 0), jnp.where(some, log[1], 0)
-        return _two.whole(_num.two_sum(parts, shift)), shift
-
     def left(rows: Rows, slices: int) -> _Left:
         p, log = hold(prepared.masses(rows))
-        log, shift = far((jnp.where(p[0] > 0, log[0], -jnp.inf), log[1]))
+        log, shift = _far((jnp.where(p[0] > 0, log[0], -jnp.inf), log[1]))
         own = sum_of(*_two.times(p, log))
         return _Left(factor(p, slices), own, _excess(p), (shift[0] - own[0]) + (shift[1] - own[1]))
 
     def right(rows: Rows, slices: int) -> _Right:
         p, log = hold(prepared.masses(rows))
-        high, low = far(log)[0]
+        high, low = _far(log)[0]
         # no product knows what is infinite: where q has no mass nothing is sure
         return _Right(factor((jnp.where(p[0] > 0, high, jnp.nan), low), slices), _excess(p))
 
     def both(rows: Rows, slices: int) -> tuple[_Left, _Right]:
         return left(rows, slices), right(rows, slices)
 
-    def one(x: _Left, y: _Right) -> tuple[Array, Array]:
-        (high, low), error = multiplied(x.factor, y.factor)
-        first, rest = _num.two_difference(x.own[0], high)
-        return first + (rest + (x.own[1] - low) - (x.excess - y.excess.T)), error
+    kinds = {"reverse_kl": (right, left, _reverse), "jeffreys": (both, both, _sum_of_both)}
+    first, second, found = kinds.get(name, (left, right, _with_entropy if name == "cross_entropy" else _kl))
 
-    def with_entropy(x: _Left, y: _Right) -> tuple[Array, Array]:
-        value, error = one(x, y)
-        # a normaliser's error, which the entropy does not cancel
-        return value + x.entropy, error + float(jnp.finfo(value.dtype).eps)
+    def tile(x: Any, y: Any) -> tuple[Array, Array]:
+        value, error = found(x, y)
+        return value, sure(value, error)
 
-    def other(x: _Right, y: _Left) -> tuple[Array, Array]:
-        value, error = one(y, x)
-        return value.T, error.T
+    return Product(first, second, tile)
 
-    def twice(x: tuple[_Left, _Right], y: tuple[_Left, _Right]) -> tuple[Array, Array]:
-        first, second = one(x[0], y[1]), other(x[1], y[0])
-        return first[0] + second[0], first[1] + second[1]
 
-    def surely(found: Callable[[Any, Any], tuple[Array, Array]]) -> Callable[[Any, Any], tuple[Array, Array]]:
-        def tile(x: Any, y: Any) -> tuple[Array, Array]:
-            value, error = found(x, y)
-            return value, sure(value, error)
+def _far(log: _two.Two) -> tuple[_two.Two, _two.Two]:
+    """Logarithms from log 1/K, and its negative."""
+    some = log[0] > -jnp.inf
+    shift = _two.log(jnp.full((1, 1), log[0].shape[-1], log[0].dtype))
+    parts = jnp.where(some, log[0], 0), jnp.where(some, log[1], 0)
+    return _two.whole(_num.two_sum(parts, shift)), shift
 
-        return tile
 
-    kinds = {"reverse_kl": (right, left, other), "jeffreys": (both, both, twice)}
-    first, second, found = kinds.get(name, (left, right, with_entropy if name == "cross_entropy" else one))
-    return Product(first, second, surely(found))
+def _kl(x: _Left, y: _Right) -> tuple[Array, Array]:
+    (high, low), error = multiplied(x.factor, y.factor)
+    first, rest = _num.two_difference(x.own[0], high)
+    return first + (rest + (x.own[1] - low) - (x.excess - y.excess.T)), error
+
+
+def _with_entropy(x: _Left, y: _Right) -> tuple[Array, Array]:
+    value, error = _kl(x, y)
+    # a normaliser's error, which the entropy does not cancel
+    return value + x.entropy, error + float(jnp.finfo(value.dtype).eps)
+
+
+def _reverse(x: _Right, y: _Left) -> tuple[Array, Array]:
+    value, error = _kl(y, x)
+    return value.T, error.T
+
+
+def _sum_of_both(x: tuple[_Left, _Right], y: tuple[_Left, _Right]) -> tuple[Array, Array]:
+    first, second = _kl(x[0], y[1]), _reverse(x[1], y[0])
+    return first[0] + second[0], first[1] + second[1]
 
 
 def _excess(p: _two.Two) -> Array:
