@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +99,7 @@ def sweep(
     manifest = {
         "cell": _described(cell), "options": {name: _value(x) for name, x in options.items()}, "nearest": nearest,
         "block": list(grid.block), "result": str(like.dtype), **numbers,
-        "versions": {name: version(name) for name in ("kljax", "jax", "jaxlib")},
+        "versions": _versions(),
     }  # fmt: skip
     store, mine = _shared_out(out, _store.Matrix if nearest is None else _store.Nearest, grid, like, manifest, resume)
     tiles = [tile for unit in mine for tile in unit]
@@ -137,6 +136,10 @@ def _pairs(grid: Grid, tiles: list[Tile]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------- what it is of
+
+
+def _versions() -> dict[str, str]:
+    return {name: sys.modules[name].__version__ for name in ("kljax", "jax", "jaxlib")}  # installed or on the path
 
 
 def _described(cell: Any) -> str:

@@ -174,7 +174,7 @@ def test_what_differs_is_named(tmp_path, monkeypatch):
     for text, changed in cases:
         with pytest.raises(ValueError, match=f"begun with {text}.*resume=False"):
             swept(out, **({"cell": kljax.probs.alpha} | changed))
-    monkeypatch.setattr(_sweep, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(kljax, "__version__", "0.0.1")
     with pytest.raises(ValueError, match=r"begun with versions kljax \S+, not 0.0.1"):
         swept(out, cell=kljax.probs.alpha, order=0.3)
 
