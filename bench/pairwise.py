@@ -1,9 +1,9 @@
 """All pairs against its peers: python -m bench.pairwise [--rows 512] [--outcomes 1024] [--rounds 5] [--scaling].
 
-Interleaved medians of one run, values against float64, temporary memory of compiled programs, and the elementwise
-limit: a program that evaluates one logarithm an outcome of every pair in the same tiles. --near makes every eighth row
-of Q nearly one of P. --scaling times js of 100 to 100,000 rows against 256, of 1024 x 1024 on 1, 2, 4, 8 devices forced
-on the host, and a sweep by 1 and 2 processes.
+`pip install ".[peers]"` first. Interleaved medians of one run, values against float64, temporary memory of compiled
+programs, and the elementwise limit: a program that evaluates one logarithm an outcome of every pair in the same tiles.
+--near makes every eighth row of Q nearly one of P. --scaling times js of 100 to 100,000 rows against 256, of 1024 x
+1024 on 1, 2, 4, 8 devices forced on the host, and a sweep by 1 and 2 processes.
 """
 
 import argparse
