@@ -395,8 +395,9 @@ def draws(tmp_path, monkeypatch):
 def test_files_of_draws(draws, capsys):
     assert main(["compare", "x.npy", "y.npy", "--as", "samples", "--json", "r.json"]) == 0
     out, found = capsys.readouterr().out.splitlines(), json.loads(Path("r.json").read_text())
-    assert found["draws"] == [400, 1200] and found["of which paired"] == [400, 1000]
-    assert found["points"]["energy"]["p_value"] == found["points"]["mmd_sq"]["p_value"] == 1 / 200
+    assert found["draws"] == [400, 1200] and found["of which paired"] == [400, 500]
+    for name in ("energy", "mmd_sq"):
+        accuracy.close(found["points"][name]["p_value"], 1 / 200)
     h = samples.histogram(draws[0][:, 1], draws[1][:, 1], bins=10, pseudocount=0.5)
     accuracy.close(found["columns"]["psi"][1], float(kljax.probs.jeffreys(h.p, h.q)))
     exact = scipy.stats.wasserstein_distance(draws[0][:, 1], draws[1][:, 1])
