@@ -254,7 +254,7 @@ def _plain_gaussians(options: Mapping[str, Any], p: Any, q: Any) -> bool:
     """Whether all fields are matrices of one shape but for the rows, and one float type."""
     fields = [x for side in (p, q) if side is not None for x in side]
     like = fields[0]
-    alike = [x.ndim == 2 and x.shape[1] == like.shape[1] and x.dtype == like.dtype for x in fields]
+    alike = [x.ndim == 2 and x.shape[1:] == like.shape[1:] and x.dtype == like.dtype for x in fields]
     if options not in ({}, {"axis": -1}) or (q is not None and type(p) is not type(q)):
         return False
     return all(alike) and like.dtype in (jnp.float32, jnp.float64) and like.shape[1] >= _LEAST

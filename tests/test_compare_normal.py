@@ -380,4 +380,4 @@ def test_numbers_below_zero_are_left_out_of_the_figure(tmp_path):
 def test_help_names_the_column(capsys):
     assert main(["compare", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "{probs,logits,normal}" in out and "loc and scale" in out
+    assert "{probs,logits,normal,samples}" in out and "loc and scale" in out
