@@ -382,3 +382,9 @@ def test_inside_shard_map():
         return kljax.pairwise(kljax.probs.kl, p, q)
 
     agree(rows(p, q), naive(kljax.probs.kl)(p, q))
+
+
+def test_gaussians_whose_fields_do_not_fit_are_refused_by_the_cell():
+    p = kljax.normal.Normal(np.zeros(9, np.float32), np.ones((9, 70), np.float32))
+    with pytest.raises(AssertionError, match=r"kljax.normal.kl: p has loc \(\) and scale \(70,\)"):
+        kljax.pairwise(kljax.normal.kl, p)
