@@ -5,7 +5,9 @@ there are no figures yet.
 """
 
 import json
+import math
 import re
+import statistics
 from pathlib import Path
 
 from bench.programs import PARTS
@@ -147,12 +149,27 @@ def passes(runs: list[dict]) -> str:
 
 
 def targets(runs: list[dict]) -> str:
-    """How many targets are met, and those that are not."""
+    """How many targets are met, and those that are not: alike ones in a line, with the median and the worst."""
     text = ""
     for run in runs:
-        missed = [t for t in run["targets"] if not t["met"]]
-        text += f"{run['device']}: {len(run['targets']) - len(missed)} of {len(run['targets'])} targets met."
-        text += "".join(f"\n- missed: {t['what']} {short(t['ratio'])}, {t['limit']:g} wanted" for t in missed) + "\n\n"
+        alike: dict[tuple, list[dict]] = {}
+        for t in run["targets"]:
+            alike.setdefault((re.sub(r"\.\w+ (.*), [^,:]*:", r" \1:", t["what"]), t["limit"]), []).append(t)
+        lines = []
+        for (what, limit), group in alike.items():
+            missed = [t for t in group if not t["met"]]
+            if len(group) == 1 or len(missed) == 1:
+                lines += [f"missed: {t['what']} {short(t['ratio'])}, {t['limit']:g} wanted" for t in missed]
+            elif missed:
+                worst = max(missed, key=lambda t: abs(math.log(t["ratio"] / limit)))
+                middle = statistics.median(t["ratio"] for t in group)
+                lines.append(
+                    f"missed by {len(missed)} of {len(group)}: {what}, {limit:g} wanted, the median is {short(middle)}, "
+                    f"the worst {short(worst['ratio'])} ({worst['what'].split(':')[0]})"
+                )
+        met = sum(t["met"] for t in run["targets"])
+        text += f"{run['device']}: {met} of {len(run['targets'])} targets met."
+        text += "".join(f"\n- {line}" for line in lines) + "\n\n"
     return text
 
 
