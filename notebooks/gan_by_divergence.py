@@ -61,7 +61,7 @@ q_fixed = Mixture(jnp.zeros(4), Normal(1.2 * jnp.array([[1.0, 1], [1, -1], [-1, 
 # `kljax.logits.f_divergence` takes them as they are. Monte Carlo over $(p + q)/2$ checks it.
 
 # %%
-LINE = jnp.linspace(-7, 7, 281)
+LINE = jnp.linspace(-7, 7, 141)
 GRID = jnp.stack(jnp.meshgrid(LINE, LINE), -1).reshape(-1, 2)
 log_p, log_q = kljax.mixture.log_prob(p, GRID), kljax.mixture.log_prob(q_fixed, GRID)
 truth = {name: float(kljax.logits.f_divergence(log_p, log_q, row=row)) for name, row in ROWS.items()}
