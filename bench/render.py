@@ -164,7 +164,7 @@ def targets(runs: list[dict]) -> str:
                 worst = max(missed, key=lambda t: abs(math.log(t["ratio"] / limit)))
                 middle = statistics.median(t["ratio"] for t in group)
                 lines.append(
-                    f"missed by {len(missed)} of {len(group)}: {what}, {limit:g} wanted, the median is {short(middle)}, "
+                    f"missed by {len(missed)} of {len(group)}: {what}, {limit:g} wanted, the median {short(middle)}, "
                     f"the worst {short(worst['ratio'])} ({worst['what'].split(':')[0]})"
                 )
         met = sum(t["met"] for t in run["targets"])

@@ -240,7 +240,10 @@ def test_the_hessian_at_equality_is_fishers(kind, name):
         assert np.abs(got[i, j] - true).max() <= accuracy.AGREE * np.finfo(np.float32).eps * np.abs(true).max(), (i, j)
 
 
-@each
+COMMON = ("entropy", "kl", "js", "tv", "hellinger_sq", "renyi", "wasserstein2")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in COMMON)) for n in CELLS])
 def test_transformations(name):
     """vmap is the batch, checkpoint and forward mode give the same slopes, a third derivative is finite."""
     p, q, _ = _some(5, 1)
