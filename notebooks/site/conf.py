@@ -63,10 +63,10 @@ def _marked(app, what: str, name: str, thing, options, lines: list[str]) -> None
                 found.append("")
                 line = f"**{label[0]}**{line[label.end() :]}"
         elif not code and found and not found[-1].startswith("    "):
-            if found[-1] and not found[-1].endswith(":"):
+            if found[-1]:
                 line = line.strip()  # no formula, a line that goes on
             else:
-                found[-1:] = [f"{found[-1]}:", ""] if found[-1] else ["::", ""]
+                found[-1:] = ["::", ""]
         elif line and not code and found and found[-1].startswith("    "):
             found.append("")
         found.append(line)
