@@ -69,7 +69,7 @@ for bits, q in rounded.items():
     )
 
 # %% [markdown]
-# KL grows with every bit taken away, twentyfold from 8 bits to 6. Perplexity calls the model at 8 bits better than the
+# KL grows with every bit taken away, 16-fold from 8 to 6. Perplexity calls the model at 8 bits better than the
 # original, and moves by less than 1 % down to 5 bits: it asks only about the token that came next, and there a rounded
 # model is better about as often as it is worse.
 
