@@ -15,8 +15,8 @@
 #
 # Two kinds of data: departure delays of the 328,521 flights that left New York in 2013, by month, and the words of 249
 # annual messages of presidents of the United States since 1790 (texts: American Presidency Project). Which divergence
-# says what, how bins and smoothing enter, and how a p-value depends on the unit that is exchanged. An accelerator needs no
-# change.
+# says what, how bins and smoothing enter, and how a p-value depends on the unit that is exchanged. An
+# accelerator needs no change.
 
 # %%
 import collections
