@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax
 
 import kljax
 
@@ -35,7 +36,7 @@ class Call(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """Two answers to one question; `case` names the numbers, and `shown` a part of the answers."""
+    """Two answers to one question; `case` names the numbers."""
 
     library: str
     why: str
@@ -155,14 +156,9 @@ WRONG = [
 ]  # fmt: skip
 
 
-def _softmax(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    log = a - np.log(np.exp(a - a.max(-1, keepdims=True)).sum(-1, keepdims=True)) - a.max(-1, keepdims=True)
-    return np.exp(log), log
-
-
 def _named(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
-    (p, log_p), (q, log_q) = _softmax(a), _softmax(b)
-    return {"a": a, "b": b, "p": p, "q": q, "log_p": log_p, "log_q": log_q}
+    log_p, log_q = log_softmax(a, -1), log_softmax(b, -1)
+    return {"a": a, "b": b, "p": np.exp(log_p), "q": np.exp(log_q), "log_p": log_p, "log_q": log_q}
 
 
 def apart() -> dict[str, np.ndarray]:

@@ -56,8 +56,6 @@ def _by_hand(found: Found, where: str) -> list[dict]:
     for column, cell, side, part in found:
         if side != "kljax" or (column, cell, where, part) in {("logits", "kl", LARGE, p) for p in PARTS[:2]}:
             continue
-        if column == "logits" and where != LARGE:
-            continue  # small ones are for the table of sizes alone
         if slower := _slower(found, column, cell, "textbook", part):
             what = f"{column}.{cell} {where}, {NAMES[part]}: time over the textbook's"
             judged.append(_at_most(what, slower, 1.5 if column == "probs" else 1.0))
