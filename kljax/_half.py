@@ -3,9 +3,13 @@
 With m = p + q and u = (p - q) / m an outcome adds m g(u) / 2, g(u) = ((1 + u) log(1 + u) + (1 - u) log(1 - u)) / 2,
 which is even. Near u = 0 it is u^2 times a polynomial of u^2; far from it, with a = 1 - |u| = 2 min(p, q) / m, it is
 a log(a) / 2 and a polynomial of a. The polynomials are fitted by bench/fit_coefficients.py.
+
+Between pairs that are not near it is also a difference of terms of p, of q and of their mixture, each row's own formed
+once, the mixture's half the work of the above.
 """
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -35,6 +39,7 @@ _LOG = (
     (-0.4999999764977098, 0.33333330028354796, -0.25000781239812697, 0.20001234461093456, -0.16626645629127462,
      0.14204855952571013, -0.1312755565128765, 0.1272267278801096, -0.07673641501674025),
 )  # fmt: skip
+_LOSS = 1.0  # of the terms of a row, in eps of their spread
 _LOG_2 = (0.693359375, math.log(2) - 0.693359375)  # the product of an exponent and the first is exact in float32
 
 
@@ -48,6 +53,43 @@ def log_normal(x: Array) -> Array:
     f = rest - 1
     many = k.astype(jnp.float32)
     return many * _LOG_2[0] + (f + (f * f * _num.by_halves(_LOG, f) + many * _LOG_2[1]))
+
+
+class Apart(NamedTuple):
+    """Rows beside a reference r: what a pair of them needs where it is not near."""
+
+    share: Array  # p / 2 r
+    own: Array  # r h(p / r) / 2, h(y) = y log y - y + 1
+    spread: Array  # `[n, 1]`, to which what rounding does to a sum over outcomes is in proportion
+
+
+def _without(given: Array, y: Array, reference: Array) -> Array:
+    """What is given less r h(y) in float32: no digit is lost near y = 1."""
+    bits = lax.bitcast_convert_type(y, jnp.int32)
+    k = lax.shift_right_arithmetic(bits - 0x3F3504F3, jnp.int32(23))
+    whole = lax.bitcast_convert_type(bits - lax.shift_left(k, jnp.int32(23)), jnp.float32)
+    f, many = whole - 1, k.astype(jnp.float32)
+    square = f * f
+    rest = square * _num.by_halves(_LOG, f)  # log(1 + f) = f + rest
+    far = y * (many * _LOG_2[0] + (f + (rest + many * _LOG_2[1]))) - (y - 1)
+    near = square + whole * rest
+    return jnp.where(k == 0, given - reference * near, given - reference * far)  # last, as below
+
+
+def beside(p: Array, reference: Array) -> Apart:
+    """Rows of masses `[n, K]` beside a reference `[1, K]`, which has mass where any of them has."""
+    some = reference > 0
+    share = jnp.where(some, p / jnp.where(some, reference, 1) / 2, 0)
+    own = -_without(jnp.zeros_like(p), 2 * share, reference) / 2
+    size = own + jnp.abs(own + reference * (share - 0.5))  # a sum y is rounded, and h(y) moves by y log y times that
+    return Apart(share, own, jnp.sqrt(_num.total(size * size)))
+
+
+def apart(x: Apart, y: Apart, reference: Array) -> tuple[Array, Array]:
+    """JS of all pairs `[n, m]`, and what rounding may have cost: of a near pair it leaves no digit."""
+    own, mixture = x.own[:, None] + y.own[None], x.share[:, None] + y.share[None]
+    value = jnp.sum(_without(own, mixture, reference[None]), -1)
+    return value, _LOSS * float(jnp.finfo(value.dtype).eps) * (x.spread + y.spread.T)
 
 
 def term(pair: Pair) -> Array:

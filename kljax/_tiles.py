@@ -114,6 +114,8 @@ def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[
         return _cumulative(ready, given.get("positions"), plain), p, q
     measure = _measure(column, name, given)
     plan = plain if measure is None else _elementwise(column, name, ready, measure, plain)
+    if name in ("js", "js_distance") and not given and p.dtype == jnp.float32 and p.shape[-1] >= _LEAST:
+        return _mixtures(column, name, ready, plan, p, q), p, q
     product = _product(column, name, given) if p.shape[-1] >= _LEAST else None
     return (plan if product is None else _discrete(column, name, ready, product, plan, plain)), p, q
 
@@ -225,6 +227,39 @@ def _elementwise(column: str, name: str, ready: Callable, measure: Callable, pla
         return lax.cond(jnp.any(near), lambda: plain.tile(lambda: x()[1], lambda: y()[1], own), lambda: found)
 
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
+
+
+def _mixtures(column: str, name: str, ready: Callable, plan: Plan, p: Array, q: Array | None) -> Plan:
+    """Jensen-Shannon from one logarithm of the mixture, or by `plan` in a tile with a pair too near for that."""
+    outer = _OUTER.get(name, itself)
+    reference = _reference(column, ready, p, q)
+
+    def prepare(a: Array) -> Any:
+        given = plan.prepare(a)
+        return _half.beside(given[0].p, reference), given
+
+    def tile(x: Callable, y: Callable, own: Array) -> Array:
+        (first, (given, _)), (second, (others, _)) = x(), y()
+        value, error = _half.apart(first, second, reference)
+        valid = given.mass * others.mass.T > 0
+        known = own | ~valid | _products.sure(value, error)
+        found = jnp.where(valid, outer(jnp.where(own, 0, jnp.where(known, value, 1)))[0], jnp.nan)
+        return lax.cond(jnp.all(known), lambda: found, lambda: plan.tile(lambda: x()[1], lambda: y()[1], own))
+
+    return plan._replace(prepare=prepare, tile=tile)
+
+
+def _reference(column: str, ready: Callable, p: Array, q: Array | None) -> Array:
+    """The mean of all rows that have mass, `[1, K]`, the same on all devices of a mesh: near it logarithms are small."""
+    total = sum(_mean_share(column, ready(a)) for a in (p, q) if a is not None)
+    axes = tuple(_fold.axes_of(total))
+    total = lax.pmean(total, axes) if axes else total
+    return total / _num.total(total)
+
+
+def _mean_share(column: str, a: Array) -> Array:
+    share = jax.nn.softmax(a, -1) if column == "logits" else a / _num.total(a)
+    return jnp.sum(jnp.where(jnp.isfinite(share), share, 0), 0, keepdims=True)
 
 
 def _cumulative(ready: Callable, positions: Any, plain: Plan) -> Plan:

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import kljax
-from kljax import _gaussian_products, _pairwise, _prepared, _tiles
+from kljax import _gaussian_products, _half, _pairwise, _prepared, _products, _tiles
 from tests import accuracy, corpus, matrix
 from tests.columns import COLUMNS
 from tests.test_transformations import options
@@ -249,6 +249,46 @@ def test_near_rows_keep_their_wasserstein_distance(step):
     true = np.abs(np.cumsum(shares[0][:, None] - shares[1][None], -1)).sum(-1)
     found = np.asarray(kljax.pairwise(kljax.probs.wasserstein1, p, q))
     assert np.abs(found / true - 1).max() <= 8 * np.finfo(np.float32).eps
+
+
+def rows_apart(kind, size, rng):
+    """Sixteen rows of a kind of which no two are near."""
+    usual = 1 / np.arange(1, size + 1)
+    made = {
+        "flat": lambda: rng.gamma(10, 1, size),
+        "plain": lambda: rng.gamma(1, 1, size),
+        "sparse": lambda: rng.gamma(0.1, 1, size),
+        "alike": lambda: usual * rng.gamma(1, 1, size),
+        "ranked": lambda: rng.permutation(usual),
+        "peaked": lambda: usual * rng.gamma(1, 1, size) + (np.arange(size) == rng.integers(size)),
+    }
+    return np.stack([made[kind]() for _ in range(16)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["flat", "plain", "sparse", "alike", "ranked", "peaked"])
+def test_the_mixture_knows_what_rounding_cost(kind):
+    """What is sure of Jensen-Shannon by one logarithm is right, and a table of rows apart is sure but for few pairs."""
+    rng = np.random.default_rng(5)
+    p, q = (rows_apart(kind, 1024, rng) for _ in range(2))
+    p[3], q[7, 1::2], q[9] = p[2], 0, q[8] * (1 + 1e-3 * rng.normal(size=1024))
+    found, sure = map(np.asarray, mixtures(p, q))
+    with jax.enable_x64(True):
+        true = np.asarray(kljax.pairwise(kljax.probs.js, p.astype(np.float64), q.astype(np.float64)))
+        own = np.asarray(kljax.pairwise(kljax.probs.js, p.astype(np.float64)))
+    assert sure.mean() > 0.8
+    agree(np.where(sure, found, true), true, accuracy.VALUE)
+    agree(kljax.pairwise(kljax.probs.js, p, q), true, accuracy.VALUE)
+    agree(kljax.pairwise(kljax.probs.js, p), own, accuracy.VALUE)
+    assert not np.asarray(mixtures(p, p)[1])[[0, 2], [0, 3]].any()  # equal rows
+
+
+@jax.jit
+def mixtures(p, q):
+    """JS by the difference of three terms of each outcome, and which pairs are sure."""
+    reference = _tiles._reference("probs", lambda a: a, p, q)
+    x, y = (_half.beside(_prepared.COLUMNS["probs"].rows(a).p, reference) for a in (p, q))
+    value, error = _half.apart(x, y, reference)
+    return value, _products.sure(value, error)
 
 
 def slices(name, p, q, many):
