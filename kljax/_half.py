@@ -39,7 +39,7 @@ _LOG = (
     (-0.4999999764977098, 0.33333330028354796, -0.25000781239812697, 0.20001234461093456, -0.16626645629127462,
      0.14204855952571013, -0.1312755565128765, 0.1272267278801096, -0.07673641501674025),
 )  # fmt: skip
-_LOSS = 1.0  # of the terms of a row, in eps of their spread
+_LOSS = 1.5  # of the terms of a row, in eps of their spread
 _LOG_2 = (0.693359375, math.log(2) - 0.693359375)  # the product of an exponent and the first is exact in float32
 
 

@@ -293,7 +293,7 @@ def _shared(task: Task, symmetric: bool, p: Any, q: Any, traced: list[Any]) -> A
 
     def body(p: Any, q: Any, traced: list[Any]) -> Array:
         # an order that does not vary over the mesh cannot meet rows that do in the rule of a derivative
-        plan, p, q = chosen(task.cell, task.filled(_fold.varying(traced, p)), p, q)
+        plan, p, q = chosen(task.cell, task.filled(_fold.varying(traced, p)), p, q, axes)
         block = block_of(plan, task.block, n, m, square=twice)
         if twice:
             return _meet_halfway(plan, block, n, mesh.size, axes, p)

@@ -98,8 +98,10 @@ def _even(block: int, count: int) -> int:
     return -(-count // -(-count // min(block, count)))
 
 
-def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[Plan, Any, Any]:
-    """The plan for a cell, and its rows in one dtype; q may be None."""
+def chosen(
+    cell: Callable, options: Mapping[str, Any], p: Any, q: Any, axes: tuple[str, ...] = ()
+) -> tuple[Plan, Any, Any]:
+    """The plan for a cell, and its rows in one dtype; q may be None. Over mesh axes, rows will meet those elsewhere."""
     column, name = _CELLS.get(cell, ("", ""))
     plain = alone(cell, options, p)
     if cell in _GAUSSIAN and _plain_gaussians(options, p, q):
@@ -115,7 +117,7 @@ def chosen(cell: Callable, options: Mapping[str, Any], p: Any, q: Any) -> tuple[
     measure = _measure(column, name, given)
     plan = plain if measure is None else _elementwise(column, name, ready, measure, plain)
     if name in ("js", "js_distance") and not given and p.dtype == jnp.float32 and p.shape[-1] >= _LEAST:
-        return _mixtures(column, name, ready, plan, p, q), p, q
+        return _mixtures(name, plan, _reference(column, ready, p, q, axes)), p, q
     product = _product(column, name, given) if p.shape[-1] >= _LEAST else None
     return (plan if product is None else _discrete(column, name, ready, product, plan, plain)), p, q
 
@@ -229,10 +231,9 @@ def _elementwise(column: str, name: str, ready: Callable, measure: Callable, pla
     return Plan(prepare, tile, plain.symmetric, plain.size // 4)
 
 
-def _mixtures(column: str, name: str, ready: Callable, plan: Plan, p: Array, q: Array | None) -> Plan:
+def _mixtures(name: str, plan: Plan, reference: Array) -> Plan:
     """Jensen-Shannon from one logarithm of the mixture, or by `plan` in a tile with a pair too near for that."""
     outer = _OUTER.get(name, itself)
-    reference = _reference(column, ready, p, q)
 
     def prepare(a: Array) -> Any:
         given = plan.prepare(a)
@@ -249,17 +250,19 @@ def _mixtures(column: str, name: str, ready: Callable, plan: Plan, p: Array, q: 
     return plan._replace(prepare=prepare, tile=tile)
 
 
-def _reference(column: str, ready: Callable, p: Array, q: Array | None) -> Array:
-    """The mean of all rows with mass, `[1, K]`, the same on all devices of a mesh: beside it logarithms are small."""
-    total = sum(_mean_share(column, ready(a)) for a in (p, q) if a is not None)
-    axes = tuple(_fold.axes_of(total))
-    total = lax.pmean(total, axes) if axes else total
-    return total / _num.total(total)
+def _reference(column: str, ready: Callable, p: Array, q: Array | None, axes: tuple[str, ...] = ()) -> Array:
+    """The mean of all rows with mass, `[1, K]`, the same on all devices: beside it logarithms are small.
 
-
-def _mean_share(column: str, a: Array) -> Array:
-    share = jax.nn.softmax(a, -1) if column == "logits" else a / _num.total(a)
-    return jnp.sum(jnp.where(jnp.isfinite(share), share, 0), 0, keepdims=True)
+    As powers of two: by the number of threads or devices that formed a sum its last bit differs, and that of a sweep
+    that is resumed elsewhere must not.
+    """
+    total = jnp.zeros((1, p.shape[-1]), p.dtype)
+    for a in (p,) if q is None else (p, q):
+        share = jax.nn.softmax(ready(a), -1) if column == "logits" else ready(a) / _num.total(ready(a))
+        total += jnp.sum(jnp.where(jnp.isfinite(share), share, 0), 0, keepdims=True)
+    total = lax.psum(total, axes) if axes else total
+    mean = total / _num.total(total)
+    return jnp.where(mean > 0, _num.power_of_two(1.5 * jnp.where(mean > 0, mean, 1)), 0)
 
 
 def _cumulative(ready: Callable, positions: Any, plain: Plan) -> Plan:
