@@ -312,10 +312,7 @@ def _open_csv(file: str, key: str | None) -> Rows:
         except ValueError as error:
             raise _csv_fault(file, outcomes, begin) or InputError(f"{file}: {first_line(error)}") from error
         if block.shape != (stop - start, outcomes):
-            raise _csv_fault(file, outcomes, begin) or InputError(
-                f"{file}: {' x '.join(map(str, block.shape))} numbers in rows {start} to {stop - 1}; expected "
-                f"{stop - start} x {outcomes}: does a line break stand between quotes?"
-            )
+            raise _csv_fault(file, outcomes, begin) or InputError(f"{file}: changed while it was read")
         offsets[stop] = chosen[-1][0]
         return block
 

@@ -114,8 +114,10 @@ def _option(cell: Callable, size: int, text: str) -> tuple[str, Any]:
     try:
         number = float(value)
     except ValueError:
-        if name == parameter or not os.path.exists(_files.file_and_key(value)[0]):
+        if not os.path.exists(_files.file_and_key(value)[0]):
             raise InputError(f"--option {text}: {value} is neither a number nor a file") from None
+        if name == parameter:
+            raise InputError(f"--option {text}: expected a number") from None
         return name, _row(text, value, size)
     if name in _ARRAYS:
         raise InputError(f"--option {text}: expected a file with {size} numbers")
