@@ -1,6 +1,7 @@
 """The command line: `python -m kljax compare`, `sweep` and `tour`. Errors are one line."""
 
 import argparse
+import io
 import json
 import math
 import os
@@ -82,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     0
     """
     parser = _parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be any bytes
     try:
         options = parser.parse_args(argv)
         if options.command == "compare":

@@ -27,7 +27,7 @@ FULL = (
 )  # fmt: skip
 
 # the parameter that follows @ in a row's name, and its range
-_PARAMETERS = {
+PARAMETERS = {
     "renyi": ("order", 0.0, math.inf),
     "tsallis": ("order", 0.0, np.finfo(np.float32).max),
     "alpha": ("order", -np.finfo(np.float32).max, np.finfo(np.float32).max),
@@ -124,7 +124,7 @@ def _cell(column: ModuleType, spec: str) -> Cell:
     name = name.removeprefix("reverse_") if swapped else name
     if name not in known:
         raise InputError(f"unknown row {spec!r}; expected some of {', '.join(known)}")
-    parameter, low, high = _PARAMETERS.get(name, (None, 0.0, 0.0))
+    parameter, low, high = PARAMETERS.get(name, (None, 0.0, 0.0))
     function = getattr(column, name)
     if parameter is None and at:
         raise InputError(f"row {spec!r}: {name} has no parameter")
@@ -136,9 +136,15 @@ def _cell(column: ModuleType, spec: str) -> Cell:
         value = float(text)
     except ValueError as error:
         raise InputError(f"row {spec!r}: {parameter} {text!r} is not a number") from error
-    if not low <= value <= high:
-        raise InputError(f"row {spec!r}: {parameter} must be from {low:g} to {high:.3g}")
+    check_parameter(f"row {spec!r}", name, value)
     return Cell(function, swapped, parameter, value)
+
+
+def check_parameter(who: str, name: str, value: float) -> None:
+    """Raise InputError unless the parameter of a row is in its range."""
+    parameter, low, high = PARAMETERS[name]
+    if not low <= value <= high:
+        raise InputError(f"{who}: {parameter} must be from {low:g} to {high:.3g}")
 
 
 def available(column: ModuleType) -> list[str]:

@@ -23,7 +23,7 @@ def read(*paths: str | os.PathLike) -> list[np.ndarray]:
         for path in paths:
             rows = _files.open_rows(path)
             stack.callback(rows.close)
-            draws = np.asarray(rows.read(0, rows.shape[0]), np.float32)
+            draws = np.asarray(_files.whole(rows), np.float32)
             draws = draws.reshape(-1, 1) if rows.single else draws
             bad = np.argwhere(~np.isfinite(draws))
             if len(bad):

@@ -9,42 +9,19 @@ import json
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
-from numpy.lib import format as npy_format
+
+from kljax._input import KINDS, InputError, Rows, check_dtype, first_line, npy_header, row_shape
 
 CLI_EXTRA = 'pip install "kljax[cli]"'
-
-_SAFETENSORS = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "BOOL": np.bool_,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-}  # fmt: skip
-
-
-class InputError(ValueError):
-    """What is wrong with an input, in one line: the file, the row, the column and what was expected."""
-
-
-class Rows(NamedTuple):
-    """A table of N rows and K columns; `read(start, stop)` gives rows start..stop-1, [stop - start, K].
-
-    single: the array had one axis, so that its one row belongs to every row of the other file.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    dtype: np.dtype
-    read: Callable[[int, int], np.ndarray]
-    single: bool = False
-    close: Callable[[], None] = lambda: None
+_HEADER_BYTES = 100_000_000  # the most that the format .safetensors allows
 
 
 def open_rows(path: str | os.PathLike) -> Rows:
@@ -54,8 +31,7 @@ def open_rows(path: str | os.PathLike) -> Rows:
     InputError.
     """
     name = os.fspath(path)
-    named = re.match(r"^(.+\.(?:npz|safetensors|zarr)):(.+)$", name)
-    file, key = named.groups() if named and not os.path.exists(name) else (name, None)
+    file, key = file_and_key(name)
     opener = _OPENERS.get(Path(file).suffix.lower())
     if opener is None:
         raise InputError(f"{name}: unknown kind of file; expected {', '.join(_OPENERS)}")
@@ -69,6 +45,26 @@ def open_rows(path: str | os.PathLike) -> Rows:
         raise InputError(f"{name}: {error.strerror or error}") from error
 
 
+def file_and_key(name: str) -> tuple[str, str | None]:
+    """The file in FILE:NAME, and the name of an array in it or None."""
+    named = re.match(r"^(.+\.(?:npz|safetensors|zarr)):(.+)$", name)
+    return (named[1], named[2]) if named and not os.path.exists(name) else (name, None)
+
+
+def whole(rows: Rows) -> np.ndarray:
+    """All rows at once. Raises InputError where they outgrow memory: a small file may hold very many."""
+    size = math.prod(rows.shape) * rows.dtype.itemsize
+    if size > _memory():
+        raise InputError(f"{rows.name}: {size} bytes, all of them needed at once; expected fewer than memory holds")
+    return rows.read(0, rows.shape[0])
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory, where it says so."""
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 1 << 40
+
+
 def array_names(path: str) -> list[str]:
     """The names of the arrays in a `.npz` or `.safetensors`. Raises InputError."""
     if not os.path.isfile(path):
@@ -78,32 +74,17 @@ def array_names(path: str) -> list[str]:
 
 def arrays_as_rows(array: np.ndarray, name: str) -> Rows:
     """An array in memory, [..., K], as Rows."""
-    shape = _row_shape(name, array.shape)
+    shape = row_shape(name, array.shape)
     table = array.reshape(shape)
     return Rows(name, shape, array.dtype, lambda start, stop: table[start:stop], array.ndim == 1)
-
-
-def _row_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    if not shape:
-        raise InputError(f"{name}: a single number; expected an array of one axis or more")
-    if 0 in shape:
-        raise InputError(f"{name}: shape {shape} is empty; expected at least one row and one column")
-    return math.prod(shape[:-1]), shape[-1]
-
-
-def _check_dtype(name: str, dtype: np.dtype) -> None:
-    if dtype.hasobject:
-        raise InputError(f"{name}: holds pickled Python objects, which are refused; save an array of numbers")
-    if dtype.kind not in "fiub" and dtype not in map(np.dtype, _SAFETENSORS.values()):
-        raise InputError(f"{name}: holds {dtype}; expected real numbers")
 
 
 def _raw(name: str, file: str, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Rows:
     """Rows that lie one after another in a file from `offset` on. The file is opened anew for each block, so
     that pages of it are never counted as this process's memory.
     """
-    _check_dtype(name, dtype)
-    count, outcomes = _row_shape(name, shape)
+    check_dtype(name, dtype)
+    count, outcomes = row_shape(name, shape)
     width = outcomes * dtype.itemsize
     expected, found = offset + count * width, os.path.getsize(file)
     if found < expected:
@@ -118,23 +99,9 @@ def _raw(name: str, file: str, offset: int, shape: tuple[int, ...], dtype: np.dt
     return Rows(name, (count, outcomes), dtype, read, len(shape) == 1)
 
 
-def _npy_header(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    try:
-        version = npy_format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"format version {version}")
-        first = version == (1, 0)
-        read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: not a .npy file of numbers ({_line(error)})") from error
-    # np.save writes bfloat16 as two anonymous bytes, and float16 under its own name
-    return shape, fortran, np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
-
-
 def _open_npy(file: str, key: str | None) -> Rows:
     with open(file, "rb") as stream:
-        shape, fortran, dtype = _npy_header(stream, file)
+        shape, fortran, dtype = npy_header(stream, file)
         offset = stream.tell()
     rows = _raw(file, file, offset, shape, dtype)
     if not fortran or len(shape) < 2:
@@ -150,6 +117,8 @@ def _open_npy(file: str, key: str | None) -> Rows:
 
 
 def _choose(name: str, keys: list[str], key: str | None) -> str:
+    if keys.count(key or "") > 1:
+        raise InputError(f"{name}: holds {key!r} more than once; expected each name once")
     if key in keys:
         return str(key)
     listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
@@ -170,8 +139,12 @@ class _Member:
 
     def restart(self) -> None:
         self.stream = self.archive.open(self.member)  # a stream left behind closes when it is collected
-        self.shape, self.fortran, self.dtype = _npy_header(self.stream, self.name)
+        self.shape, self.fortran, self.dtype = npy_header(self.stream, self.name)
         self.row = 0
+
+    def left(self) -> int:
+        """Bytes behind the header, as the archive has it."""
+        return self.archive.getinfo(self.member).file_size - self.stream.tell()
 
     def close(self) -> None:
         self.stream.close()  # an archive keeps its file open for its streams
@@ -184,8 +157,10 @@ class _Member:
     def take(self, size: int) -> bytes:
         try:
             data = self.stream.read(size)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise InputError(f"{self.name}: damaged near row {self.row} ({_line(error)})") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # each way to compress has its own
+            raise InputError(f"{self.name}: damaged near row {self.row} ({first_line(error)})") from error
         if len(data) != size:
             raise InputError(f"{self.name}: cut short after row {self.row}")
         return data
@@ -200,37 +175,42 @@ class _Member:
         return np.frombuffer(data, np.uint8).view(self.dtype).reshape(stop - start, -1)
 
 
-_BAD_ZIP = (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError)
-
-
 def _npz_names(file: str) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except _BAD_ZIP as error:
-        raise InputError(f"{file}: not a readable .npz file ({_line(error)})") from error
+    except OSError:
+        raise
+    except Exception as error:  # zipfile's own, and whatever damaged numbers lead it to
+        raise InputError(f"{file}: not a readable .npz file ({first_line(error)})") from error
 
 
 def _open_npz(file: str, key: str | None) -> Rows:
+    chosen = _choose(file, _npz_names(file), key) + ".npy"
     try:
-        member = _Member(file, _choose(file, _npz_names(file), key) + ".npy")
-    except _BAD_ZIP as error:
-        raise InputError(f"{file}: not a readable .npz file ({_line(error)})") from error
-    _check_dtype(member.name, member.dtype)
+        member = _Member(file, chosen)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # as above
+        raise InputError(f"{file}: not a readable .npz file ({first_line(error)})") from error
+    check_dtype(member.name, member.dtype)
     if member.fortran and len(member.shape) > 1:
         raise InputError(f"{member.name}: Fortran order cannot be streamed; save np.ascontiguousarray(array)")
-    shape = _row_shape(member.name, member.shape)
+    shape = row_shape(member.name, member.shape)
+    expected, found = math.prod(shape) * member.dtype.itemsize, member.left()
+    if found < expected:
+        raise InputError(f"{member.name}: cut short, {found} bytes where its header promises {expected}")
     return Rows(member.name, shape, member.dtype, member.read, len(member.shape) == 1, member.close)
 
 
-_BAD_HEADER = (ValueError, KeyError, TypeError, AttributeError)
+_BAD_HEADER = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _safetensors_header(file: str) -> tuple[dict[str, Any], int]:
     """The entries of a .safetensors file, each under its name, and where the numbers begin."""
     with open(file, "rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        text = stream.read(size) if size <= os.path.getsize(file) - 8 else b""
+        text = stream.read(size) if size <= min(_HEADER_BYTES, os.path.getsize(file) - 8) else b""
     try:
         return {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}, 8 + size
     except _BAD_HEADER as error:
@@ -244,14 +224,15 @@ def _open_safetensors(file: str, key: str | None) -> Rows:
     name = file if key is None else f"{file}:{chosen}"
     try:
         entry = header[chosen]
-        start, stop = entry["data_offsets"]
-        shape, kind = tuple(int(n) for n in entry["shape"]), entry["dtype"]
+        (start, stop), shape, kind = entry["data_offsets"], tuple(entry["shape"]), str(entry["dtype"])
+        if not all(type(n) is int and 0 <= n < 1 << 63 for n in (start, stop, *shape)):
+            raise ValueError("numbers that count nothing")
     except _BAD_HEADER as error:
         raise InputError(f"{file}: not a .safetensors file: its header cannot be read") from error
-    if kind not in _SAFETENSORS:
-        raise InputError(f"{name}: holds {kind}; expected one of {', '.join(_SAFETENSORS)}")
-    dtype = np.dtype(_SAFETENSORS[kind])
-    if stop - start != math.prod(shape) * dtype.itemsize or min((start, *shape)) < 0:
+    if kind not in KINDS:
+        raise InputError(f"{name}: holds {kind}; expected one of {', '.join(KINDS)}")
+    dtype = np.dtype(KINDS[kind])
+    if stop - start != math.prod(shape) * dtype.itemsize:
         raise InputError(f"{name}: its header contradicts itself: {stop - start} bytes for shape {shape}")
     return _raw(name, file, offset + start, shape, dtype)
 
@@ -263,7 +244,8 @@ def _open_zarr(file: str, key: str | None) -> Rows:
         raise InputError(f"{file}: reading .zarr needs zarr: {CLI_EXTRA}") from error
     name = file if key is None else f"{file}:{key}"
     try:
-        node: Any = zarr.open(file, mode="r")
+        with warnings.catch_warnings(action="ignore"):  # zarr's own, of formats to come
+            node: Any = zarr.open(file, mode="r")
         if isinstance(node, zarr.Group):
             node = node[key] if key is not None else node[_choose(file, sorted(node.array_keys()), None)]
         elif key is not None:
@@ -273,16 +255,18 @@ def _open_zarr(file: str, key: str | None) -> Rows:
         shape, dtype = tuple(node.shape), np.dtype(node.dtype)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name}: zarr cannot open it ({_line(error)})") from error
-    _check_dtype(name, dtype)
-    count, outcomes = _row_shape(name, shape)
+    except Exception as error:  # zarr checks little of what it reads
+        raise InputError(f"{name}: zarr cannot open it ({first_line(error)})") from error
+    check_dtype(name, dtype)
+    count, outcomes = row_shape(name, shape)
 
     def read(start, stop):
         try:
             pieces = [np.asarray(node[where]) for where in _slices(shape[:-1], start, stop)]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InputError(f"{name}: zarr cannot read rows {start} to {stop} ({_line(error)})") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise InputError(f"{name}: zarr cannot read rows {start} to {stop} ({first_line(error)})") from error
         return np.concatenate([piece.reshape(-1, outcomes) for piece in pieces])
 
     return Rows(name, (count, outcomes), dtype, read, len(shape) == 1)
@@ -326,7 +310,7 @@ def _open_csv(file: str, key: str | None) -> Rows:
             text = (line.decode("utf-8-sig") for _, line in chosen)
             block = np.loadtxt(text, delimiter=",", quotechar='"', comments=None, ndmin=2)
         except ValueError as error:
-            raise _csv_fault(file, outcomes, begin) or InputError(f"{file}: {_line(error)}") from error
+            raise _csv_fault(file, outcomes, begin) or InputError(f"{file}: {first_line(error)}") from error
         if block.shape != (stop - start, outcomes):
             raise _csv_fault(file, outcomes, begin) or InputError(f"{file}: changed while it was read")
         offsets[stop] = chosen[-1][0]
@@ -377,11 +361,6 @@ def _csv_fault(file: str, outcomes: int, begin: int) -> InputError | None:
                 found = fields[wrong - 1]
                 return InputError(f"{file}: line {number}, column {wrong}: {found!r}; expected a number")
     return None
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _OPENERS: dict[str, Callable[[str, str | None], Rows]] = {

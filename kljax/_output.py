@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kljax._files import InputError
+from kljax._files import InputError, file_and_key
 from kljax._plot import PLOT_EXTRA
 
 
@@ -38,11 +38,19 @@ def _umask() -> int:
 
 def check_output(path: str, inputs: Iterable[str | None]) -> None:
     """Raise InputError if a file cannot be written, or is one that is read."""
-    if Path(path).resolve() in [Path(name).resolve() for name in inputs if name]:
-        raise InputError(f"{path}: is an input; it would be overwritten")
+    check_apart(path, inputs)
     if Path(path).is_dir():
         raise InputError(f"{path}: cannot be written: it is a directory")
     write(path, None)
+
+
+def check_apart(path: str, inputs: Iterable[str | None]) -> None:
+    """Raise InputError if what is to be written is one that is read, or lies in it, or around it."""
+    target = Path(path).resolve()
+    for name in filter(None, inputs):
+        file = Path(file_and_key(name)[0]).resolve()
+        if target == file or file in target.parents or (target in file.parents and target.suffix == ".zarr"):
+            raise InputError(f"{path}: is an input; it would be overwritten")
 
 
 def check_figure(option: str, path: str) -> None:

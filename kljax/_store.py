@@ -4,6 +4,7 @@ A chunk appears by a rename or not at all, and what has its chunks is done: ther
 otherwise. The array's attributes are the manifest, which a sweep that goes on must match.
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from kljax._files import CLI_EXTRA, InputError
 
 Tile = tuple[int, int]
 KEY = "kljax"
+_METADATA = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs")
 DIGEST = "blake2b:"  # how the digests of inputs begin
 
 
@@ -60,6 +62,7 @@ class Matrix:
     """The matrix itself: a tile is done when its chunk is there, and that of its mirror image."""
 
     unit = "tiles"
+    names = ("",)
 
     def __init__(self, path: Path, grid: Grid):
         self.grid, self.path = grid, path
@@ -87,7 +90,7 @@ class Matrix:
         return _zarr().open_array(self.path, mode="r", zarr_format=3)
 
     @staticmethod
-    def create(path: Path, grid: Grid, like: Any, manifest: Mapping[str, Any]) -> None:
+    def create(path: Any, grid: Grid, like: Any, manifest: Mapping[str, Any]) -> None:
         """An empty one, for values like `like` in shape and dtype behind the first two axes."""
         shape, chunk = ((*two, *like.shape[2:]) for two in (grid.shape, grid.block))
         _array(path, "", shape, chunk, like.dtype, np.nan, manifest)
@@ -100,11 +103,12 @@ class Nearest:
     """
 
     unit = "rows of tiles"
+    names = ("values", "indices")
 
     def __init__(self, path: Path, grid: Grid):
         self.grid, self.path = grid, path
         group = _zarr().open_group(path, mode="r+", zarr_format=3)
-        self.arrays = [group[name].with_config({"write_empty_chunks": True}) for name in ("values", "indices")]
+        self.arrays = [group[name].with_config({"write_empty_chunks": True}) for name in self.names]
         self.best: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
 
     @staticmethod
@@ -137,7 +141,7 @@ class Nearest:
         return _zarr().open_group(self.path, mode="r", zarr_format=3)
 
     @staticmethod
-    def create(path: Path, grid: Grid, like: Any, manifest: Mapping[str, Any]) -> None:
+    def create(path: Any, grid: Grid, like: Any, manifest: Mapping[str, Any]) -> None:
         """An empty one of `manifest["nearest"]` columns."""
         _zarr().create_group(path, zarr_format=3, attributes={KEY: dict(manifest)})
         shape, chunk = ((rows, manifest["nearest"]) for rows in (grid.n, grid.block[0]))
@@ -153,7 +157,7 @@ def _zarr() -> Any:
     return zarr
 
 
-def _array(path: Path, name: str, shape: Any, chunk: Any, dtype: Any, fill: Any, manifest: Mapping[str, Any]) -> None:
+def _array(path: Any, name: str, shape: Any, chunk: Any, dtype: Any, fill: Any, manifest: Mapping[str, Any]) -> None:
     _zarr().create_array(
         path, name=name or None, shape=shape, chunks=chunk, dtype=dtype, fill_value=fill, zarr_format=3,
         compressors=None, attributes={KEY: dict(manifest)} if manifest else None,
@@ -161,8 +165,10 @@ def _array(path: Path, name: str, shape: Any, chunk: Any, dtype: Any, fill: Any,
 
 
 def _has(array: Any, path: Path, tile: Sequence[int]) -> bool:
+    """Whether a chunk is there as a whole: a disk that lost power, or a copy, may leave less."""
     place = (*tile, *(0,) * (array.ndim - len(tile)))
-    return (path / array.metadata.encode_chunk_key(place)).is_file()
+    file = path / array.metadata.encode_chunk_key(place)
+    return file.is_file() and file.stat().st_size == math.prod(array.chunks) * array.dtype.itemsize
 
 
 def manifest_of(out: Path) -> dict[str, Any] | None:
@@ -175,7 +181,8 @@ def manifest_of(out: Path) -> dict[str, Any] | None:
         raise
     except Exception as error:  # whatever zarr makes of a file that is none of its own
         raise InputError(f"{out}: exists and is no result of kljax.sweep; choose another name") from error
-    if not isinstance(found, dict):
+    block = found.get("block") if isinstance(found, dict) else None
+    if not (isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block)):
         raise InputError(f"{out}: exists and is no result of kljax.sweep; choose another name")
     return found
 
@@ -184,7 +191,8 @@ def begin(out: Path, kind: type, grid: Grid, like: Any, manifest: Mapping[str, A
     """Have a result at `out` that this manifest may go on with. Raises InputError."""
     old = manifest_of(out)
     if old is not None and resume:
-        return match(out, old, manifest)
+        match(out, old, manifest)
+        return _check_arrays(out, kind, grid, like, manifest)
     if not out.parent.is_dir():
         raise InputError(f"{out}: no folder {out.parent}")
     # under another name first: who finds `out` finds all of it
@@ -196,6 +204,25 @@ def begin(out: Path, kind: type, grid: Grid, like: Any, manifest: Mapping[str, A
         os.rename(work / "new", out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_arrays(out: Path, kind: type, grid: Grid, like: Any, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError unless the arrays of a result are those that its manifest would have now."""
+    model = _zarr().storage.MemoryStore()
+    kind.create(model, grid, like, manifest)
+    for name in kind.names:
+        try:
+            found, expected = (
+                _zarr().open_array(place, path=name, mode="r", zarr_format=3).metadata.to_dict()
+                for place in (out, model)
+            )
+        except Exception as error:  # whatever zarr makes of metadata that is damaged
+            raise InputError(
+                f"{out}: damaged: it has no {name or 'array'}; choose another name, or delete it"
+            ) from error
+        different = [key for key in _METADATA if found[key] != expected[key]]
+        if different:
+            raise InputError(f"{out}: damaged: {different[0]} is not as begun; choose another name, or delete it")
 
 
 def match(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """`kljax sweep`: the arguments of the command, the rows in its files and what it prints."""
 
 import argparse
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from kljax import _compare, _files, _plot, _summary, _sweep, _tables
 from kljax._files import InputError
-from kljax._output import check_figure, check_output, write
+from kljax._output import check_apart, check_figure, check_output, write
 
 _TEXT = """The cell of every row of P with every row of Q (without Q: with every other row of P), as a
 Zarr v3 array, tile by tile: interrupted or killed, the same command goes on with what is left.
@@ -27,6 +28,10 @@ More than one process, on machines that see the same folder: each computes its s
   kljax sweep P.npy --cell probs.js --out D.zarr --coordinator 127.0.0.1:9999 --processes 2 --process 0 &
   kljax sweep P.npy --cell probs.js --out D.zarr --coordinator 127.0.0.1:9999 --processes 2 --process 1
 """
+
+
+_PLACED = ("axis", "p", "q", *list(inspect.signature(_sweep.sweep).parameters)[:-1])
+_ARRAYS = ("where", "positions")
 
 
 def add(commands: Any, examples: str) -> None:
@@ -60,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     if options.figure:
         check_figure("--figure", options.figure)
         check_output(options.figure, [options.p, options.q])
+    inputs = filter(None, [options.p, options.q, *(text.partition("=")[2] for text in options.option)])
+    check_apart(options.out, [name for name in inputs if os.path.isdir(_files.file_and_key(name)[0])])
     _join(options)
     with ExitStack() as stack:
         tables = []
@@ -67,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             tables.append(_tables.open_table(path, column))
             stack.callback(tables[-1].close)
         _tables.alike(tables[0], tables[-1])
-        given = dict(map(_option, options.option))
+        given = dict(_option(cell, tables[0].parts[0].shape[1], text) for text in options.option)
         wide = any(_tables.floating_type(part.dtype).itemsize == 8 for table in tables for part in table.parts)
         stack.enter_context(jax.enable_x64(True) if wide else nullcontext())
         sides = [_tables.sliced(table) for table in tables]
@@ -76,7 +83,9 @@ def run(options: argparse.Namespace) -> int:
                 cell, *sides, out=options.out, block=options.block, nearest=options.nearest, resume=not options.fresh,
                 progress=sys.stderr.isatty(), **given,
             )  # fmt: skip
-        except (AssertionError, TypeError) as error:
+        except InputError:
+            raise
+        except (AssertionError, TypeError, ValueError) as error:
             raise InputError(str(error)) from error
     if jax.process_index() == 0:
         _report(options, swept)
@@ -94,21 +103,37 @@ def _cell(name: str) -> tuple[ModuleType, Callable]:
     return known[first], getattr(known[first], second)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _option(cell: Callable, size: int, text: str) -> tuple[str, Any]:
+    """The name and the value of an option: a number in its range, or one row of `size` numbers in a file."""
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals and value):
         raise InputError(f"--option {text}: expected NAME=VALUE")
+    if name in _PLACED:
+        raise InputError(f"--option {text}: no option of a cell; it is set by an argument of its own")
+    parameter = _compare.PARAMETERS.get(cell.__name__, ("",))[0]
     try:
-        return name, float(value)
+        number = float(value)
     except ValueError:
-        if not Path(value).exists():
+        if not os.path.exists(_files.file_and_key(value)[0]):
             raise InputError(f"--option {text}: {value} is neither a number nor a file") from None
-    rows = _files.open_rows(value)
+        if name == parameter:
+            raise InputError(f"--option {text}: expected a number") from None
+        return name, _row(text, value, size)
+    if name in _ARRAYS:
+        raise InputError(f"--option {text}: expected a file with {size} numbers")
+    if name == parameter:
+        _compare.check_parameter(f"--option {text}", cell.__name__, number)
+    return name, number
+
+
+def _row(text: str, path: str, size: int) -> np.ndarray:
+    rows = _files.open_rows(path)
     try:
-        found = rows.read(0, rows.shape[0])
+        if rows.shape != (1, size):
+            raise InputError(f"--option {text}: shape {rows.shape}; expected one row of {size} numbers")
+        return np.array(rows.read(0, 1)[0])
     finally:
         rows.close()
-    return name, np.array(found[0] if rows.single else found)
 
 
 def _join(options: argparse.Namespace) -> None:
