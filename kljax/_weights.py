@@ -63,9 +63,12 @@ def sums(p: Array, q: Array) -> Sums:
     """The sums of two weights, constants: the derivative of `pair` knows what they depend on."""
     p, q = lax.stop_gradient((p, q))
     sp, sq = _num.total(p), _num.total(q)
-    unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
+    # totals of 2^126 (1e38) and more: their own units, and halves of them, would be subnormal, so flushed to 0
+    most = 1 / _num.tiny(sp)
+    unit_p, unit_q = (1 / jnp.minimum(_num.power_of_two(jnp.where(s > 0, s, 1)), most) for s in (sp, sq))
     ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
-    unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
+    ratio = jnp.where(ratio > 0, ratio, 1)
+    unit_p, unit_q = (jnp.minimum(u * jnp.maximum(r, 1), 2 * most) for u, r in ((unit_p, 1 / ratio), (unit_q, ratio)))
     sp, sq = sp * unit_p, sq * unit_q
     excess = _num.divide(_num.total(p * unit_p - q * unit_q), sq)
     given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.nan))
