@@ -121,7 +121,9 @@ def locations(rng, rows, number) -> tuple[np.ndarray, np.ndarray]:
     sign = rng.choice([-1, 0, 1], shape)
     a = (sign * _scales(rng, shape)).astype(np.float32)
     b = (rng.choice([-1, 0, 1], shape) * _scales(rng, shape)).astype(np.float32)
-    return a, _chosen(rng, [a, _stepped(rng, a), (a * np.float32(1.001)), b, a + rng.normal(size=shape)]).astype(np.float32)
+    return a, _chosen(rng, [a, _stepped(rng, a), (a * np.float32(1.001)), b, a + rng.normal(size=shape)]).astype(
+        np.float32
+    )
 
 
 def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal):
@@ -144,4 +146,6 @@ def gaussians(seed: int, rows: int, number: int = 3):
     def factor(scale, mix):
         return ((np.eye(number) + mix) * scale[..., None, :]).astype(np.float32)
 
-    return kljax.mvn.MVN(p.loc, factor(p.scale, below)), kljax.mvn.MVN(q.loc, factor(q.scale, np.where(same, below, other)))
+    return kljax.mvn.MVN(p.loc, factor(p.scale, below)), kljax.mvn.MVN(
+        q.loc, factor(q.scale, np.where(same, below, other))
+    )
