@@ -250,7 +250,7 @@ def _mixtures(column: str, name: str, ready: Callable, plan: Plan, p: Array, q: 
 
 
 def _reference(column: str, ready: Callable, p: Array, q: Array | None) -> Array:
-    """The mean of all rows that have mass, `[1, K]`, the same on all devices of a mesh: near it logarithms are small."""
+    """The mean of all rows that have mass, `[1, K]`, the same on all devices: near it logarithms are small."""
     total = sum(_mean_share(column, ready(a)) for a in (p, q) if a is not None)
     axes = tuple(_fold.axes_of(total))
     total = lax.pmean(total, axes) if axes else total
