@@ -130,7 +130,8 @@ def _chi2_slope(pair: Pair) -> Slope:  # 2 (p/q - 1)
     near = 2 * pair.delta / jnp.where(some, pair.q, 1)
     d = jnp.where(some, 0, jnp.minimum(pair.tame, _num.log_limit(pair.d) - pair.log_hi))
     plain = jnp.where(some, near, 2 * jnp.exp(d))
-    weighted = jnp.where(some, pair.p * near, 2 * jnp.exp(d + pair.log_hi))
+    # of a log_hi of -1e9 the limit comes back with an error of 100
+    weighted = jnp.where(some, pair.p * near, 2 * jnp.exp(jnp.minimum(d + pair.log_hi, _num.log_limit(d))))
     return Slope(weighted, shown(plain), wild=pair.d == jnp.inf)
 
 

@@ -65,7 +65,8 @@ def _slope(pair: Pair, c: Array, times: Array) -> Slope:
     wild = jnp.where(pair.d == -jnp.inf, c <= 0, (pair.d == jnp.inf) & (c >= 0))
     wild |= jnp.abs(weighted) >= jnp.exp(_num.log_limit(d)) / 2
     reach = jnp.where(c < 0, -1 / jnp.where(c < 0, c, 1), 0)
-    return Slope(times * weighted, times * shown(plain), far, times * reach, wild)
+    plain = shown(times * shown(plain))  # an order of 30 times the largest number is inf again
+    return Slope(times * weighted, plain, far, times * reach, wild)
 
 
 def _alpha_slope(pair: Pair, a: Array) -> Slope:

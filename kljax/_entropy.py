@@ -174,9 +174,10 @@ def _cross(column: Column, a: Array, b: Array) -> Array:
 
 
 def _cross_rows(column: Column, a: Array, b: Array) -> Array:
-    p, _, mass_p = column.surprisal(a)
+    p, size_p, mass_p = column.surprisal(a)
     _, size, mass_q = column.surprisal(b)
-    blocked = jnp.any((a != column.empty) & (b == column.empty), -1, keepdims=True)
+    here = (a != column.empty) if column.sharp else (p > 0) | (size_p > 0)
+    blocked = jnp.any(here & (b == column.empty), -1, keepdims=True)
     value = jnp.where(blocked, jnp.inf, _num.total(p * size))
     return jnp.where((mass_p > 0) & (mass_q > 0), value, jnp.nan)[..., 0]
 

@@ -147,13 +147,14 @@ def plain_kl(a: Array, b: Array) -> tuple[Array, Sums]:
     r = jnp.where(in_p & in_q, (d - at_top) + (rest - rest_top), 0)
     e = jnp.exp(a - top)
     mass = _num.total(e)
-    mean = _num.divide(_num.total(e * r), mass)
+    # halved often enough that logits 1e38 apart have a finite sum; without mass, r itself may be infinite
+    mean = _num.divide(_num.total(jnp.where(e > 0, e * (r * 2.0**-24), 0)), mass) * 2.0**24
     y = mean - r
     near = jnp.abs(y) < 1
     small = jnp.where(near, y, 0)
     lift = jnp.maximum(jnp.where(some, mean, 0) - _num.exp_limit(a) / 2, 0)
     scaled = e * jnp.exp(-lift)  # without it kl > 80 would overflow
-    far = jnp.exp(b - top_q + (mean - lift)) - jnp.where(in_p, scaled * (1 + y), 0)
+    far = jnp.exp(b - top_q + (mean - lift)) - jnp.where(e > 0, scaled * (1 + y), 0)
     terms = jnp.where(near & in_p, scaled * (small * small * _num.exp_remainder_near(small)), far)
     w = _num.divide(_num.total(jnp.where(in_p & ~in_q, jnp.inf, terms)), mass)
     value = jnp.where(lift > 0, lift + jnp.log(w + jnp.exp(-lift)), _num.log1p(w))

@@ -198,6 +198,8 @@ def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, 
     """From centred slopes to the gradient in a: 0 for deleted outcomes and rows without mass, bounded where wild."""
     result = column.pull(a, weighted, plain)
     most, reported = _num.slope_limit(a), jnp.isinf(pair.d)
+    # weights of total 1e-38 take a slope out of range: inf would be a nan beside another such slope or times 0
+    result = jnp.clip(result, jnp.finfo(a.dtype).min, jnp.finfo(a.dtype).max)
     if wild is not None:
         reported |= jnp.any(wild.astype(bool), -1, keepdims=True)
     result = jnp.where(reported, jnp.clip(result, -most, most), result)

@@ -133,7 +133,9 @@ def _far_slope(order: Array, pair: Pair, whole: _Rows, first: bool, given: tuple
     """The same where S is small or an order or a slope is infinite; `given` is what holds elsewhere."""
     a, oriented = jnp.where(order == jnp.inf, 2, order), pair if first else pair.swap()
     log, d = jnp.where(jnp.isfinite(whole.log), whole.log, 0), pair.tame
-    share = jnp.exp(_exponents(a, oriented, jnp.array(True)) - log)
+    # beyond the range, as of logits 1e38 apart, all of the sum is where it is infinite
+    exponents, beyond = _exponents(a, oriented, jnp.array(True)), whole.log == jnp.inf
+    share = jnp.where(beyond, (exponents == jnp.inf).astype(d.dtype), jnp.exp(exponents - log))
     power = a - 1 if first else -a
     largest = math.log(jnp.finfo(d.dtype).max) - 3
     relative = jnp.exp(jnp.minimum(power * d - log, largest))

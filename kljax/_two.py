@@ -76,7 +76,8 @@ def _exp_of(y: Two) -> Array:
     """e^y; the compiler makes exp(a) exp(b) an exp(a + b), from which the small part is gone."""
     high = jnp.exp(y[0])
     step = high * (y[1] * _num.exp_ratio(y[1]))
-    return jnp.where(jnp.isfinite(high), high + step, high)
+    # of an exponent of -1e11 the small part may be 1e3: 0 * inf
+    return jnp.where((high > 0) & jnp.isfinite(high), high + step, high)
 
 
 @jax.custom_jvp

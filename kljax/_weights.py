@@ -41,7 +41,7 @@ class Sums(NamedTuple):
     total_p: Array  # the totals of the weights in these units
     total_q: Array
     excess: Array  # the total of p - q over that of q
-    others: Array  # of two masses that are all but 1, p - q; else nan
+    others: Array  # of two masses that are all but 1, p - q; else inf, as jax_debug_nans stops at a nan
 
     def swap(self) -> "Sums":
         """Those of (q, p)."""
@@ -63,24 +63,27 @@ def sums(p: Array, q: Array) -> Sums:
     """The sums of two weights, constants: the derivative of `pair` knows what they depend on."""
     p, q = lax.stop_gradient((p, q))
     sp, sq = _num.total(p), _num.total(q)
-    unit_p, unit_q = (1 / _num.power_of_two(jnp.where(s > 0, s, 1)) for s in (sp, sq))
+    # totals of 2^126 (1e38) and more: their own units, and halves of them, would be subnormal, so flushed to 0
+    most = 1 / _num.tiny(sp)
+    unit_p, unit_q = (1 / jnp.minimum(_num.power_of_two(jnp.where(s > 0, s, 1)), most) for s in (sp, sq))
     ratio = _num.power_of_two(_num.divide(sp * unit_p, sq * unit_q))
-    unit_q = unit_q * jnp.where(ratio > 0, ratio, 1)
+    ratio = jnp.where(ratio > 0, ratio, 1)
+    unit_p, unit_q = (jnp.minimum(u * jnp.maximum(r, 1), 2 * most) for u, r in ((unit_p, 1 / ratio), (unit_q, ratio)))
     sp, sq = sp * unit_p, sq * unit_q
     excess = _num.divide(_num.total(p * unit_p - q * unit_q), sq)
-    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.nan))
+    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.inf))
     # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
     x, y, delta = _shares(p, q, given)
     most = (x > 0.5) & (y > 0.5)
     others, rest = (_num.total(jnp.where(most, 0, v)) for v in (delta, x + y))
-    return given._replace(others=jnp.where(rest < float(jnp.finfo(p.dtype).eps) ** 0.5, -others, jnp.nan))
+    return given._replace(others=jnp.where(rest < float(jnp.finfo(p.dtype).eps) ** 0.5, -others, jnp.inf))
 
 
 @jax.custom_jvp
 def pair(p: Array, q: Array, given: Sums) -> Pair:
     """The two weights, each over its sum."""
     x, y, delta = _shares(p, q, given)
-    delta = jnp.where((x > 0.5) & (y > 0.5) & ~jnp.isnan(given.others), given.others, delta)
+    delta = jnp.where((x > 0.5) & (y > 0.5) & jnp.isfinite(given.others), given.others, delta)
     delta = jnp.where((x == 0) | (y == 0), x - y, delta)  # so that the gap is exactly 1 where a mass is missing
     return from_difference(x, y, delta, given.total_p * given.total_q)
 

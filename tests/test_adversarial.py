@@ -1,0 +1,186 @@
+"""Every cell on pairs that were made to break it: no nan, no negative, nothing beyond its range, asymmetric or unequal.
+
+By default 6,000 pairs of a few cells, in the slow run 100,000 of each. What they found first follows by its numbers.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kljax
+from tests import adversaries, corpus, matrix
+from tests.draws import EPS, SMALL
+
+ROWS = 2000
+FEW, MANY = 3, 50  # batches
+CELLS = [(c, n) for c in matrix.DISCRETE for n in matrix.oracled("probs")]
+QUICK = ("kl", "renyi", "tv", "cross_entropy")  # by default one of each engine, as each compiles for seconds
+ENDS = {  # options beyond those that the corpus measures
+    "alpha": ("order", (-1e-6, 1 + 2.0**-22, -3.0, 8.0, 50.0, -50.0)),
+    "renyi": ("order", (1e-6, 30.0, 1 - 2.0**-23)), "tsallis": ("order", (1e-6, 30.0, 1 - 2.0**-23)),
+    "js": ("weight", (1e-6, 1 - 2.0**-23, 1e-30)), "scaled_js": ("weight", (1e-6, 1 - 2.0**-23, 1e-30)),
+    "geometric_js": ("weight", (0.0, 1.0, 1e-6)), "hockey_stick": ("gamma", (1 + 2.0**-23, 1e6)),
+    "renyi_entropy": ("order", (1e-6, 30.0)), "tsallis_entropy": ("order", (1e-6, 30.0)),
+}  # fmt: skip
+FIRST_ORDER = ("js_distance", "hellinger", "fisher_rao", "tv", "wasserstein1", "hockey_stick")
+
+
+def amounts(cells):
+    """A few batches of one cell of each engine by default, many of each cell in the slow run."""
+    few = [(*cell, FEW) for cell in cells if cell[1] in QUICK]
+    slow = [pytest.param(*cell, MANY, marks=pytest.mark.slow) for cell in cells]
+    return pytest.mark.parametrize(("column", "name", "batches"), few + slow)
+
+
+@functools.cache
+def program(column, name):
+    """Value both ways and on equal arguments, and the gradients; one program for every batch and option."""
+    f = corpus.cell(column, name)
+
+    @jax.jit
+    def run(p, q, options):
+        def total(p, q):
+            value = f(p, q, **options)
+            return value.sum(), value
+
+        (_, value), slopes = jax.value_and_grad(total, (0, 1), has_aux=True)(p, q)
+        other = value if name in matrix.ONE else f(q, p, **options)
+        return value, slopes, other, value if name in matrix.ONE else f(p, p, **options)
+
+    return run
+
+
+def every_option(name):
+    """Those of the corpus, and the ends."""
+    key, values = ENDS.get(name, ("", ()))
+    return [*matrix.options(name), *({key: v} for v in values)]
+
+
+def called(column, name, p, q, options):
+    traced = {k: jnp.asarray(v, jnp.float32) for k, v in options.items()}
+    value, slopes, other, equal = jax.tree.map(lambda x: np.asarray(x, np.float64), program(column, name)(p, q, traced))
+    return value, jax.tree.leaves(slopes), other, equal
+
+
+def refuse(bad, what, p, q):
+    """Fail with the first pair where `bad`."""
+    if bad.any():
+        first = np.flatnonzero(bad)[0]
+        pair = jax.tree.map(lambda x: np.asarray(x)[first].tolist(), (p, q))
+        raise AssertionError(f"{what}: {bad.sum()} pairs, {pair[0]} and {pair[1]}")
+
+
+def slack(column, name, p, q, value, slopes):
+    """What rounding of the inputs allows two answers to be apart, relative: 16 eps, more where a step tells more."""
+    sizes = [np.abs(g * (x if column == "probs" else 1)).sum(-1) for g, x in zip(slopes, (p, q), strict=True)]
+    with np.errstate(all="ignore"):
+        condition = sum(sizes) / value if column == "probs" else np.ones_like(value)
+    return 16 * EPS * np.maximum(1, np.where(np.isfinite(condition), condition / 8, 1))
+
+
+def highest(name, options):
+    """`matrix.upper`, with the digits that 1 - 1e-30 loses."""
+    if name in ("js", "scaled_js") and options["weight"] < 1e-8:
+        w = options["weight"]
+        return (1 - np.log(w)) * (w if name == "js" else 1)
+    return matrix.upper(name, adversaries.OUTCOMES, **options)
+
+
+@amounts(CELLS)
+def test_discrete_cells(column, name, batches):
+    draw = adversaries.weights if column == "probs" else adversaries.logits
+    options = every_option(name)
+    for batch in range(batches):
+        chosen = options[batch % len(options)]
+        what, (p, q) = f"{column}.{name} {chosen}, seed {batch}", draw(batch, ROWS)
+        value, slopes, other, equal = called(column, name, p, q, chosen)
+        refuse(~(value >= 0), f"nan or negative, {what}", p, q)
+        refuse(value > highest(name, chosen) * (1 + 8 * EPS), f"out of range, {what}", p, q)
+        refuse(np.any([np.isnan(g).any(-1) for g in slopes], 0), f"slope, {what}", p, q)
+        if name not in (*matrix.ONE, "cross_entropy"):
+            refuse(equal != 0, f"equal, {what}", p, p)
+        if name in matrix.SYMMETRIC and chosen == matrix.options(name)[0]:
+            # a total that is off by eps/16 shows in a pair whose largest masses are all but equal
+            least = EPS if name in FIRST_ORDER else max(EPS**2, 16 * SMALL)
+            with np.errstate(invalid="ignore"):
+                apart = np.where(value == other, 0, np.abs(value - other))
+                allowed = slack(column, name, p, q, value, slopes) * value + least
+            refuse(~(apart <= allowed), f"asymmetric, {what}", p, q)
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in matrix.METRIC])
+@pytest.mark.parametrize("column", matrix.DISCRETE)
+@pytest.mark.parametrize("batches", [1, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_triangle(column, name, batches):
+    draw = adversaries.weights if column == "probs" else adversaries.logits
+    for batch in range(batches):
+        (p, q), r = draw(batch, ROWS), draw(batch + 1000, ROWS)[1]
+        r = np.where(np.arange(ROWS)[:, None] % 2, np.roll(q, 1, 0), r)  # of the same kind as q, and of any
+        sides = [
+            called(column, name, *pair, matrix.options(name)[0])[0] ** matrix.METRIC[name]
+            for pair in ((p, q), (q, r), (p, r))
+        ]
+        refuse(~(sides[2] <= (sides[0] + sides[1]) * (1 + 16 * EPS) + 16 * EPS), f"triangle of {column}.{name}", p, q)
+
+
+def weights(*numbers):
+    return jnp.array(numbers, jnp.float32)
+
+
+MASKED = weights(1e38, -1e38, 0, 1)
+FOUND = {  # (cell, p, q, options): what was nan, or inf, before
+    "total_near_the_largest": ("probs.kl", weights(2e-27, 2e-12, 2e-9), weights(1.2e15, 5e37, 8e37), {}),
+    "lost_on_both_sides": ("probs.cross_entropy", weights(1e15, 2e-38), weights(1e15, 0), {}),
+    "order_times_largest": ("probs.tsallis", weights(2, 3, 3), weights(3.6e37, 0, 2), {"order": 8.0}),
+    "cut_at_a_far_logarithm": ("logits.chi2", weights(-123, 1.8e9, 5e8), weights(-7e16, 0, 1e31), {}),
+    "logits_apart": ("logits.kl", weights(0, 0, 0, 0), MASKED, {}),
+    "power_of_logits_apart": ("logits.renyi", weights(0, 0, 0, 0), MASKED, {"order": 4.0}),
+    "end_of_the_weight": ("probs.geometric_js", weights(1.2e-38, 1.2e-38), weights(2e-33, 3e-18), {"weight": 0.0}),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_was_found(case):
+    path, p, q, options = FOUND[case]
+    column, name = path.split(".")
+    value, slopes = jax.value_and_grad(
+        lambda p, q: getattr(getattr(kljax, column), name)(p, q, **{k: jnp.float32(v) for k, v in options.items()}),
+        (0, 1),
+    )(p, q)
+    assert value >= 0 and not any(np.isnan(g).any() for g in slopes), (value, slopes)
+    assert np.isfinite(value) or name in ("renyi", "tsallis", "chi2") or case == "total_near_the_largest"
+
+
+def test_normals_far_apart_are_at_hellinger_distance_1():
+    """The small part of the exponent of exp(-1e11) was itself out of range: 0 * inf."""
+    z = jnp.array([[1e3], [1e6], [1e10], [1e11], [1e15]], jnp.float32)
+    p, q = kljax.normal.Normal(0 * z, jnp.ones_like(z)), kljax.normal.Normal(z, jnp.full_like(z, 1.1))
+    assert (np.asarray(kljax.normal.hellinger_sq(p, q)) == 1).all()
+
+
+FLAGS = {
+    "debug_nans": lambda: jax.debug_nans(True), "strict_dtypes": lambda: jax.numpy_dtype_promotion("strict"),
+    "leaks": jax.checking_leaks, "x64": lambda: jax.enable_x64(True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize(
+    ("column", "name"), [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] not in QUICK)) for c in CELLS]
+)
+def test_with_a_flag_of_jax(column, name, flag):
+    """Value and gradient on valid pairs: with zeros, one-hot, equal, apart."""
+    rows = [[0.5, 0.3, 0.2, 0], [1, 0, 0, 0], [0.25] * 4, [0.7, 0.3, 0, 0]]
+    p, q = np.array(rows, np.float32), np.array([rows[2], rows[1], rows[2], [0, 0, 0.5, 0.5]], np.float32)
+    if column == "logits":
+        with np.errstate(divide="ignore"):
+            p, q = np.log(p), np.log(q)
+    options = {k: jnp.float32(v) for k, v in matrix.options(name)[0].items()}
+    with FLAGS[flag]():
+        value, slopes = jax.value_and_grad(lambda p, q: corpus.cell(column, name)(p, q, **options)[:3].sum(), (0, 1))(
+            jnp.asarray(p), jnp.asarray(q)
+        )
+    assert not np.isnan(value) and all(np.isfinite(g).all() and g.dtype == np.float32 for g in slopes)
