@@ -275,7 +275,7 @@ def test_the_mixture_knows_what_rounding_cost(kind):
     with jax.enable_x64(True):
         true = np.asarray(kljax.pairwise(kljax.probs.js, p.astype(np.float64), q.astype(np.float64)))
         own = np.asarray(kljax.pairwise(kljax.probs.js, p.astype(np.float64)))
-    assert sure.mean() > 0.8
+    assert sure.mean() > (0.5 if kind == "peaked" else 0.95)
     agree(np.where(sure, found, true), true, accuracy.VALUE)
     agree(kljax.pairwise(kljax.probs.js, p, q), true, accuracy.VALUE)
     agree(kljax.pairwise(kljax.probs.js, p), own, accuracy.VALUE)
