@@ -316,6 +316,13 @@ def histogram(
     return _counted(x, y, edges, pseudocount)
 
 
+def _pooled(x: ArrayLike, y: ArrayLike) -> list[Array]:
+    """Two samples in one dtype: integers, such as the numbers of rows elsewhere, stay what they are."""
+    given = [jnp.asarray(z) for z in (x, y)]
+    whole = all(jnp.issubdtype(z.dtype, jnp.integer) for z in given) and given[0].dtype == given[1].dtype
+    return given if whole else _check.wide(*given)
+
+
 def _resampled(statistic: Callable[..., Array], draw: Callable, key: Array, n: int, size: int) -> Array:
     """The statistic of n redrawn pairs of samples, as many at a time as have their distances in a block."""
     batch = max(1, min(n, _neighbours.BLOCK // size**2))
@@ -328,7 +335,8 @@ def permutation_test(key: Array, statistic: Callable[..., Array], x: ArrayLike, 
 
     statistic: a function of (x, y) to a number that is large where they differ, such as `energy` or `mmd_sq`; define it
     once, another function compiles anew. n: random relabellings. The level is exact for any statistic and any n: under
-    the null p <= a has a chance of at most a.
+    the null p <= a has a chance of at most a. Integers stay integers, so that a sample may be the numbers of units that
+    are exchanged whole, and the statistic look up what belongs to them.
     Shapes: x `[k, ...]`, y `[m, ...] -> Test(statistic [], p_value [])`, p_value in [1/(n+1), 1].
     Degenerate input: relabellings within rounding of the statistic count as large; a nan statistic has p-value nan.
     Errors: those of the statistic. Source: Phipson and Smyth, Permutation p-values should never be zero (2010).
@@ -340,8 +348,8 @@ def permutation_test(key: Array, statistic: Callable[..., Array], x: ArrayLike, 
     0.625
     0.005
     """
-    x, y = _check.wide(x, y)
-    pooled, seen = jnp.concatenate([x, y]), statistic(x, y)
+    x, y = _pooled(x, y)
+    pooled, (seen,) = jnp.concatenate([x, y]), _check.wide(statistic(x, y))
 
     def draw(key):
         mixed = jax.random.permutation(key, pooled)
@@ -372,7 +380,7 @@ def bootstrap(
     >>> print(f"{found.low:.2f} < {found.statistic:.2f} < {found.high:.2f}")
     1.56 < 1.81 < 2.06
     """
-    x, y = _check.wide(x, y)
+    x, y = _pooled(x, y)
 
     def draw(key):
         keys = jax.random.split(key)

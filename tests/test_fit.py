@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 import kljax
+from bench import recovery
 from kljax import _fit
 from kljax.normal import LogScaleNormal
 from tests import accuracy
@@ -100,6 +101,24 @@ def test_a_row_is_minimised_where_the_distributions_agree(name):
     found = kljax.fit(lambda q: getattr(kljax.logits, name)(jnp.log(p), q), jnp.zeros(8))
     assert found.losses[0] > 0.05 and found.losses[-1] < 1e-5
     assert np.abs(jax.nn.softmax(found.params) - p).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.lenient
+@pytest.mark.parametrize("name", recovery.ROWS)
+def test_every_row_recovers_its_optimum(name):
+    run, exact, error = recovery.optimum(name)
+    assert run.losses[-1] < exact + 1e-5 < run.losses[0] and error < (1e-3 if name == "alpha" else 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.lenient
+@pytest.mark.parametrize("solver", recovery.SOLVERS)
+@pytest.mark.parametrize("name", recovery.projections())
+def test_projections_recover_their_closed_forms(name, solver):
+    """Moments, precisions, maximum likelihood; Adam with its decaying rate creeps along the last of the precisions."""
+    run, exact, error = recovery.projected(name, solver)
+    assert abs(run.losses[-1] - exact) < 2e-6 and error < (1e-3 if solver == "Adam" else 2e-6)
 
 
 @pytest.mark.lenient

@@ -334,6 +334,21 @@ def test_the_level_of_permutation_tests(statistic):
     assert (run(jax.random.split(jax.random.key(1), 1000), 3.0) <= 0.01 + 1e-6).mean() > 0.95
 
 
+def test_integers_stay_the_numbers_of_units():
+    """Days are exchanged whole, with their flights; they were made float32, by which nothing can be looked up."""
+    table = jax.random.normal(jax.random.key(0), (20, 5)).at[10:].add(3)
+
+    def statistic(days, others):
+        return jnp.abs(table[days].mean() - table[others].mean())
+
+    days = np.arange(20, dtype=np.int32)
+    found = samples.permutation_test(jax.random.key(1), statistic, days[:10], days[10:], n=199)
+    assert found.statistic == statistic(days[:10], days[10:]) and found.p_value == np.float32(1 / 200)
+    assert samples.bootstrap(jax.random.key(1), statistic, days[:10], days[10:], n=50).low > 2
+    counted = samples.permutation_test(jax.random.key(1), lambda x, y: jnp.abs(x.sum() - y.sum()), days[:10], days[10:])
+    assert counted.statistic == 100 and counted.p_value == np.float32(1 / 1000)
+
+
 def test_ties_count_against_a_difference():
     x = jnp.ones(8)
     found = samples.permutation_test(jax.random.key(0), means_apart, x, x[:4], n=19)
