@@ -134,63 +134,17 @@ def mutated(draw, whole, first=0, last=None):
 SIZES = st.sampled_from([0, 1, 2, 4, 6, -1, -6, True, 2**31, 2**62, 2**63, 10**30, 10**4000, 4.0, "4", None])
 SHAPES = st.lists(SIZES, max_size=4).map(tuple) | st.just((6, 4))
 DESCRS = (
-    "'<f4'",
-    "'>f4'",
-    "'<f2'",
-    "'|b1'",
-    "'<i8'",
-    "'<u2'",
-    "'<c8'",
-    "'|O'",
-    "'<U3'",
-    "'|V2'",
-    "'<M8[s]'",
-    "''",
-    "'<f16'",
-    "[('a', '<f4')]",
-    "('<f4', (2,))",
-    "'f4,f4'",
-    "None",
-    "{'a': 1}",
-    "'<z9'",
-    "'V0'",
-    "[[]]",
-)
+    "'<f4'", "'>f4'", "'<f2'", "'|b1'", "'<i8'", "'<u2'", "'<c8'", "'|O'", "'<U3'", "'|V2'", "'<M8[s]'", "''",
+    "'<f16'", "[('a', '<f4')]", "('<f4', (2,))", "'f4,f4'", "None", "{'a': 1}", "'<z9'", "'V0'", "[[]]",
+)  # fmt: skip
 HEADERS = st.builds(header, st.sampled_from(DESCRS), st.sampled_from([False, True, 0, "x"]), SHAPES)
 TEXTS = st.text(st.sampled_from("{}[]()'\":, \n\tdescr<f4FalseTrueshape-+0L\\\0"), max_size=40)
 SIMPLE = [None, True, 0, 4, 6, 96, -6, 1.5, float("inf"), float("nan"), 10**400, "", "F32", "I64", "float64", [], {}]
 VALUES = st.sampled_from(SIMPLE) | st.lists(st.sampled_from(SIMPLE), max_size=3)
 PIECES = (
-    "1",
-    "0.5",
-    "-1",
-    "nan",
-    "inf",
-    "1e400",
-    "1_0",
-    "0x1",
-    "٣",
-    ",",
-    ",",
-    ",",
-    "\n",
-    "\n",
-    "\r",
-    "\r\n",
-    '"',
-    "a",
-    " ",
-    "\0",
-    "\ufeff",
-    "\x1c",
-    "\u2028",
-    ";",
-    "#",
-    "0,1,2,3\n",
-    "1,2,3,4\n",
-    "1,2,3,4\n",
-    "9" * 5000,
-)
+    "1", "0.5", "-1", "nan", "inf", "1e400", "1_0", "0x1", "٣", ",", ",", ",", "\n", "\n", "\r", "\r\n", '"', "a",
+    " ", "\0", "\ufeff", "\x1c", "\u2028", ";", "#", "0,1,2,3\n", "1,2,3,4\n", "1,2,3,4\n", "9" * 5000,
+)  # fmt: skip
 CSV = st.lists(st.sampled_from(PIECES), max_size=14).map(lambda parts: "".join(parts).encode())
 NUMBERS = st.sampled_from(
     [
