@@ -2,12 +2,9 @@
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from kljax._report import Report
 
 PLOT_EXTRA = 'pip install "kljax[plot]"'
 
@@ -60,7 +57,7 @@ def nearest(values: np.ndarray, title: str, path: str | os.PathLike) -> None:
     figure.savefig(path)
 
 
-def draw(report: "Report", path: str | os.PathLike | None = None) -> Any:
+def draw(report: Any, path: str | os.PathLike | None = None) -> Any:
     """A Figure with a histogram for each divergence and, if known, the outcomes or coordinates that add most to kl.
 
     Saved to `path` if one is given, in the format of its suffix. Needs no display and leaves pyplot alone.
@@ -110,7 +107,7 @@ def _histogram(axes: Any, name: str, values: np.ndarray, found: Any) -> None:
         axes.legend(fontsize=7, frameon=False, loc="best")
 
 
-def _outcomes(axes: Any, report: "Report") -> None:
+def _outcomes(axes: Any, report: Any) -> None:
     _plain(axes, f"{report.unit} that add most to kl, {sum(top.share for top in report.top):.0%} of its mean")
     labels = [str(top.outcome) for top in report.top]
     axes.barh(labels, [top.mean for top in report.top], color=_FILL)

@@ -1,6 +1,7 @@
 """The rules of the house, read off the source."""
 
 import ast
+import graphlib
 import inspect
 import subprocess
 import sys
@@ -43,6 +44,22 @@ def test_arguments(cell):
 def test_one_file_imports_each(name, owner):
     users = {p.name for p in FILES if f"import {name}" in p.read_text()}
     assert users == {owner}
+
+
+def imported(path):
+    """The files of the package that one imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kljax":
+            names = [node.module.partition(".")[2]] if "." in node.module else [alias.name for alias in node.names]
+            found.update(f"{name.split('.')[0]}.py" for name in names)
+    return {name for name in found if (FOLDER / name).exists()}
+
+
+def test_imports_form_no_circle():
+    graph = {path.name: imported(path) for path in FILES}
+    assert len(set().union(*graph.values())) > 50
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the files of a circle
 
 
 def test_importing_starts_no_backend():
