@@ -355,7 +355,7 @@ def permutation_test(key: Array, statistic: Callable[..., Array], x: ArrayLike, 
         mixed = jax.random.permutation(key, pooled)
         return mixed[: len(x)], mixed[len(x) :]
 
-    found = _resampled(statistic, draw, key, n, len(pooled))
+    found = _resampled(statistic, draw, key, n, len(pooled)).astype(seen.dtype)
     least = seen - 64 * jnp.finfo(seen.dtype).eps * jnp.abs(seen)
     return Test(seen, jnp.where(jnp.isnan(seen), jnp.nan, (1 + jnp.sum(found >= least)) / (n + 1)))
 
@@ -386,7 +386,7 @@ def bootstrap(
         keys = jax.random.split(key)
         return tuple(z[jax.random.randint(k, (len(z),), 0, len(z))] for k, z in zip(keys, (x, y), strict=True))
 
-    found = _resampled(statistic, draw, key, n, len(x) + len(y))
+    (found,) = _check.wide(_resampled(statistic, draw, key, n, len(x) + len(y)))
     half = jnp.asarray(level).astype(found.dtype) / 2
     low, high = jnp.quantile(found, jnp.stack([0.5 - half, 0.5 + half]))
     return Interval(statistic(x, y), low, high)

@@ -347,6 +347,8 @@ def test_integers_stay_the_numbers_of_units():
     assert samples.bootstrap(jax.random.key(1), statistic, days[:10], days[10:], n=50).low > 2
     counted = samples.permutation_test(jax.random.key(1), lambda x, y: jnp.abs(x.sum() - y.sum()), days[:10], days[10:])
     assert counted.statistic == 100 and counted.p_value == np.float32(1 / 1000)
+    found = samples.bootstrap(jax.random.key(1), lambda x, y: y.sum() - x.sum(), days[:10], days[10:])
+    assert 70 < found.low < 100 < found.high < 130
 
 
 def test_ties_count_against_a_difference():
