@@ -15,7 +15,10 @@ from tests import accuracy, matrix
 from tests.draws import EPS, KINDS, OUTCOMES, ROWS, SMALL, batch, call, counts, draws, padded, rows, values
 from tests.draws import given as as_input
 
-column = pytest.mark.parametrize("column", matrix.DISCRETE)
+# of one column all in one process, which compiles each cell once
+column = pytest.mark.parametrize(
+    "column", [pytest.param(c, marks=pytest.mark.xdist_group(f"laws of {c}")) for c in matrix.DISCRETE]
+)
 ROOTS = ("js_distance", "hellinger {}", "fisher_rao", "triangle of hellinger", "Fisher-Rao")
 LOGS = 64  # eps: the logarithm of a count up to 2^14 is rounded by up to 4 eps, which both masses of a ratio feel
 
