@@ -1,7 +1,8 @@
 """The two figures of the README: python -m bench.figures [--accuracy FILE.png] [--speed FILE.png].
 
 accuracy: the worst error of KL, Jensen-Shannon and squared Hellinger between softmaxes of 256 outcomes in float32,
-against 50-digit arithmetic on the same logits, from far apart to all but equal; peers that are installed beside it.
+against the tests' oracle (60 digits) on the same logits, from far apart to all but equal; peers that are installed
+beside it.
 speed: medians and quartiles of the largest size of bench/results/cpu.json.
 """
 
@@ -10,12 +11,13 @@ import json
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 
 from bench import cases
 from bench.render import RESULTS
 from bench.targets import LARGE, by_size
+from kljax._plot import canvas
+from tests import columns, corpus
 
 ROWS, OUTCOMES = 8, 256
 DISTANCES = 10.0 ** np.linspace(0.5, -6, 14)
@@ -30,20 +32,6 @@ TICKS = (20, 50, 100, 200, 500, 1000)
 EPS = float(np.finfo(np.float32).eps)
 
 
-def exact(cell: str, p: np.ndarray, q: np.ndarray) -> float:
-    """A divergence of the softmaxes of two rows, to 50 digits."""
-    with mpmath.workdps(50):
-        p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in a] for a in (p, q))
-        p, q = ([x / mpmath.fsum(a) for x in a] for a in (p, q))
-        pairs = list(zip(p, q, strict=True))
-        if cell == "kl":
-            return float(mpmath.fsum(x * mpmath.log(x / y) for x, y in pairs))
-        if cell == "js":
-            both = [(x, y, (x + y) / 2) for x, y in pairs]
-            return float(mpmath.fsum(x * mpmath.log(x / m) + y * mpmath.log(y / m) for x, y, m in both) / 2)
-        return float(mpmath.fsum((mpmath.sqrt(x) - mpmath.sqrt(y)) ** 2 for x, y in pairs) / 2)
-
-
 def sides(cell: str) -> dict:
     """kljax, the formula by hand, and the peers that are here."""
     found = {"by hand": cases.by_hand("logits", cell)}
@@ -55,10 +43,13 @@ def sides(cell: str) -> dict:
 
 def errors(cell: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The median divergence at each distance, and by side the worst relative error of any row in eps."""
-    functions, sizes, found = sides(cell), [], {}
+    functions, oracle, sizes, found = sides(cell), columns.COLUMNS["logits"], [], {}
     for distance in DISTANCES:
         p, q = cases.inputs("logits", ROWS, OUTCOMES, distance=float(distance))
-        true = np.array([exact(cell, *pair) for pair in zip(np.asarray(p), np.asarray(q), strict=True)])
+        pairs = [
+            corpus.Case("", "", *pair, {}, {}, False, False) for pair in zip(*map(np.asarray, (p, q)), strict=True)
+        ]
+        true = np.array([float(oracle.value(cell, case, np.dtype("float32"))) for case in pairs])
         sizes.append(np.median(true))
         for side, function in functions.items():
             given = (p, q) if side == "scipy" else (jnp.asarray(p), jnp.asarray(q))
@@ -68,19 +59,9 @@ def errors(cell: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.array(sizes), {side: np.array(values) for side, values in found.items()}
 
 
-def figure(width: float, height: float):
-    """An empty one, on which nothing needs a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    FigureCanvasAgg(made)
-    return made
-
-
 def draw_accuracy(path: str) -> None:
     """A panel a divergence, both axes logarithmic."""
-    made = figure(11.5, 4.2)
+    made = canvas(11.5, 4.2)
     panels = made.subplots(1, 3, sharey=True)
     handles = {}
     for axes, (cell, title) in zip(panels, CELLS.items(), strict=True):
@@ -114,7 +95,7 @@ def draw_speed(path: str) -> None:
     run = json.loads((RESULTS / "cpu.json").read_text())
     found = by_size(run["records"])["sizes", LARGE]
     cells = list(dict.fromkeys(cell for _, cell, _, _ in found))
-    made = figure(11.5, 4.6)
+    made = canvas(11.5, 4.6)
     panels = made.subplots(1, 2, sharey=True)
     for axes, (part, title) in zip(panels, {"value": "value", "q": "value and gradient in q"}.items(), strict=True):
         for row, cell in enumerate(reversed(cells)):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import kljax
+from kljax._plot import canvas
 
 SPAN = 30  # years of a period
 EARLY = 1830  # before: the addresses that the later ones are compared with
@@ -71,11 +72,7 @@ def drift(years: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def draw(path: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.5, 7.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(13.5, 7.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     _draw_tree(left)
     _draw_drift(right)

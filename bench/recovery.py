@@ -14,17 +14,12 @@ import numpy as np
 import optax
 
 import kljax
+from bench import cases
 from kljax.mvn import MVN
 from kljax.normal import LogScaleNormal, Normal
 
-OPTIONS = {
-    "renyi": {"order": 0.5}, "tsallis": {"order": 1.5}, "alpha": {"order": -1.0}, "scaled_js": {"weight": 0.25},
-}  # fmt: skip
-ROWS = (
-    "cross_entropy", "kl", "reverse_kl", "jeffreys", "js", "js_distance", "scaled_js", "tv", "hellinger_sq",
-    "hellinger", "bhattacharyya", "renyi", "tsallis", "alpha", "chi2", "le_cam", "geometric_js", "fisher_rao",
-    "wasserstein1",
-)  # fmt: skip
+# of two distributions, and least where they agree alone
+ROWS = tuple(name for name in cases.TEXTBOOK if name not in (*cases.ONE, "hockey_stick"))
 SOLVERS = {
     "Adam": lambda: None,
     "L-BFGS": optax.lbfgs,
@@ -34,7 +29,7 @@ SOLVERS = {
 def optimum(name: str) -> tuple[kljax.Fit, float, float]:
     """A softmax of 8 outcomes pulled to p by a row: the run, the exact value and the largest error of q."""
     p = jnp.log(jax.random.dirichlet(jax.random.key(0), jnp.ones(8)))
-    cell = functools.partial(getattr(kljax.logits, name), **OPTIONS.get(name, {}))
+    cell = cases.ours("logits", name)
     run = kljax.fit(lambda q: cell(p, q), jnp.zeros(8))
     exact = float(kljax.logits.entropy(p)) if name == "cross_entropy" else 0.0
     return run, exact, float(jnp.abs(jax.nn.softmax(run.params) - jnp.exp(p)).max())

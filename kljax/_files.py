@@ -21,7 +21,7 @@ import numpy as np
 from kljax._input import KINDS, InputError, Rows, check_dtype, first_line, npy_header, row_shape
 
 CLI_EXTRA = 'pip install "kljax[cli]"'
-_HEADER_BYTES = 100_000_000  # the most that the format .safetensors allows
+_SAFETENSORS_HEADER = 100_000_000  # the most that the format .safetensors allows
 
 
 def open_rows(path: str | os.PathLike) -> Rows:
@@ -210,7 +210,7 @@ def _safetensors_header(file: str) -> tuple[dict[str, Any], int]:
     """The entries of a .safetensors file, each under its name, and where the numbers begin."""
     with open(file, "rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        text = stream.read(size) if size <= min(_HEADER_BYTES, os.path.getsize(file) - 8) else b""
+        text = stream.read(size) if size <= min(_SAFETENSORS_HEADER, os.path.getsize(file) - 8) else b""
     try:
         return {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}, 8 + size
     except _BAD_HEADER as error:

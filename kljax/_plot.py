@@ -14,7 +14,7 @@ _BINS = 60
 _COLUMNS = 3
 
 
-def _figure(width: float, height: float) -> Any:
+def canvas(width: float, height: float) -> Any:
     """An empty Figure. Raises ImportError, in one line, if matplotlib is absent."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,7 +29,7 @@ def _figure(width: float, height: float) -> Any:
 def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, own: bool, path: str | os.PathLike) -> None:
     """A matrix, or the means of its parts, of `shape` rows and columns. Nothing is drawn where it is not finite."""
     n, m = shape
-    figure = _figure(6.4, 1.2 + 5.2 * min(2.0, max(0.4, n / m)))
+    figure = canvas(6.4, 1.2 + 5.2 * min(2.0, max(0.4, n / m)))
     axes = figure.add_subplot()
     shown = axes.imshow(
         np.where(np.isfinite(values), values, np.nan), cmap="viridis", extent=(-0.5, m - 0.5, n - 0.5, -0.5),
@@ -45,7 +45,7 @@ def heat_map(values: np.ndarray, shape: tuple[int, int], title: str, own: bool, 
 
 def nearest(values: np.ndarray, title: str, path: str | os.PathLike) -> None:
     """How far the nearest of each row and the last that is kept are, rows in the order of that."""
-    figure = _figure(6.4, 4.0)
+    figure = canvas(6.4, 4.0)
     axes = figure.add_subplot()
     _plain(axes, title)
     for k, color in ((values.shape[1], _FILL), (1, _EDGE)) if values.shape[1] > 1 else ((1, _EDGE),):
@@ -66,7 +66,7 @@ def draw(report: Any, path: str | os.PathLike | None = None) -> Any:
     panels = len(report.rows) + bool(report.top)
     columns = min(_COLUMNS, 2 if panels in (2, 4) else panels)
     lines = math.ceil(panels / columns)
-    figure = _figure(4.4 * columns, 3.0 * lines + 0.7)
+    figure = canvas(4.4 * columns, 3.0 * lines + 0.7)
     figure.suptitle(report.heading, fontsize=11)
     grid = figure.add_gridspec(lines, columns)
     for i, (name, values) in enumerate(zip(report.rows, report.values, strict=True)):

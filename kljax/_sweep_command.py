@@ -83,8 +83,6 @@ def run(options: argparse.Namespace) -> int:
                 cell, *sides, out=options.out, block=options.block, nearest=options.nearest, resume=not options.fresh,
                 progress=sys.stderr.isatty(), **given,
             )  # fmt: skip
-        except InputError:
-            raise
         except (AssertionError, TypeError, ValueError) as error:
             raise InputError(str(error)) from error
     if jax.process_index() == 0:

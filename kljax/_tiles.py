@@ -242,9 +242,8 @@ def _mixtures(name: str, plan: Plan, reference: Array) -> Plan:
     def tile(x: Callable, y: Callable, own: Array) -> Array:
         (first, (given, _)), (second, (others, _)) = x(), y()
         value, error = _half.apart(first, second, reference)
-        valid = given.mass * others.mass.T > 0
-        known = own | ~valid | _products.sure(value, error)
-        found = jnp.where(valid, outer(jnp.where(own, 0, jnp.where(known, value, 1)))[0], jnp.nan)
+        attempt = value, _products.sure(value, error)
+        found, known = _settled(*attempt, own, 0, given.mass * others.mass.T > 0, lambda value: outer(value)[0])
         return lax.cond(jnp.all(known), lambda: found, lambda: plan.tile(lambda: x()[1], lambda: y()[1], own))
 
     return plan._replace(prepare=prepare, tile=tile)
@@ -340,12 +339,8 @@ def _by_products(
         return side(given, slices), alive(given)
 
     def attempt(x: tuple, y: tuple, own: Array) -> tuple[Array, Array]:
-        value, known = product.tile(x[0], y[0])
-        valid = x[1] * y[1].T > 0
-        if itself is not None:
-            value, known = jnp.where(own, itself(x[0]), value), known | own
-        value = outer(jnp.where(known, value, 1))  # no root of what may be negative
-        return jnp.where(valid, value, jnp.nan), known | ~valid
+        own_value = None if itself is None else itself(x[0])
+        return _settled(*product.tile(x[0], y[0]), own, own_value, x[1] * y[1].T > 0, outer)
 
     def tile(x: Callable, y: Callable, own: Array) -> Array:
         value, known = attempt(x()[0], y()[0], own)
@@ -366,6 +361,16 @@ def _by_products(
     slices = 2 if size <= _MANY else 3  # preparing rows costs more than products then
     first, second = (partial(ready, side, slices) for side in (product.first, product.second))
     return Plan(first, tile, plain.symmetric, size, side, second)
+
+
+def _settled(
+    value: Array, known: Array, own: Array, own_value: Any, valid: Array, outer: Callable
+) -> tuple[Array, Array]:
+    """An attempt at a tile with what needs none: a row with itself (None: as any other), and rows that are none."""
+    if own_value is not None:
+        value, known = jnp.where(own, own_value, value), known | own
+    value = outer(jnp.where(known, value, 1))  # no root of what may be negative
+    return jnp.where(valid, value, jnp.nan), known | ~valid
 
 
 def in_parts(plan: Plan, p: Any, q: Any, own: Array, value: Array, known: Array) -> Array:

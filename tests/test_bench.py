@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import cases, programs, render, run, targets  # noqa: E402  a folder beside the package, not part of it
 from tests import accuracy, matrix, oracles  # noqa: E402
 
-pytestmark = pytest.mark.lenient
+pytestmark = [pytest.mark.smoke, pytest.mark.lenient]
 EPS = float(np.finfo(np.float32).eps)
 THOUSANDTH = 1e-3 / EPS  # in eps: a formula by hand is right to a few digits at distance 1
 ENTRIES = [(c, "by hand", n) for c in matrix.DISCRETE for n in cases.TEXTBOOK]

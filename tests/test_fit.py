@@ -94,21 +94,15 @@ def test_a_run_in_parts_has_the_same_bits(optimizer, random):
             same(kljax.fit(loss, START, optimizer=optimizer, steps=130, key=key, resume=part), whole)
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "chi2", "tv"])
-@pytest.mark.lenient
-def test_a_row_is_minimised_where_the_distributions_agree(name):
-    p = jax.random.dirichlet(jax.random.key(0), jnp.ones(8))
-    found = kljax.fit(lambda q: getattr(kljax.logits, name)(jnp.log(p), q), jnp.zeros(8))
-    assert found.losses[0] > 0.05 and found.losses[-1] < 1e-5
-    assert np.abs(jax.nn.softmax(found.params) - p).max() < 1e-5
+QUICK = ("kl", "reverse_kl", "js", "chi2", "tv")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in recovery.ROWS])
 @pytest.mark.lenient
-@pytest.mark.parametrize("name", recovery.ROWS)
-def test_every_row_recovers_its_optimum(name):
+def test_a_row_recovers_its_optimum(name):
+    """Where the distributions agree."""
     run, exact, error = recovery.optimum(name)
-    assert run.losses[-1] < exact + 1e-5 < run.losses[0] and error < (1e-3 if name == "alpha" else 1e-5)
+    assert run.losses[0] > exact + 0.05 and run.losses[-1] < exact + 1e-5 and error < 1e-5
 
 
 @pytest.mark.slow

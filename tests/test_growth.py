@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import matrix
+
 HERE = Path(__file__).parent.parent
 README = (HERE / "README.md").read_text()
-MARKS = r"(?m)^ *([a-z_0-9]+) +[xb-](?: +[xb-]){7}"  # a line of the matrix
+MARKS = rf"(?m)^ *([a-z_0-9]+) +[xb-](?: +[xb-]){{{len(matrix.WRITTEN) - 1}}}"  # a line of the matrix
 COLUMN = '''"""Waiting times by their rate."""
 
 import functools
