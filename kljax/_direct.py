@@ -22,6 +22,7 @@ class Direct(NamedTuple):
     mirrored: Callable[..., Slope]
     several: tuple[Callable[[Pair], Array], ...] = ()  # what to sum instead of the term, of a symmetric row
     joined: Callable[..., Array] | None = None  # and the divergence from the sums
+    once: bool = False  # whether sums of the slope have to be of the very same numbers, as it magnifies their rounding
 
     def swap(self) -> "Direct":
         """The row of D(q, p)."""

@@ -246,7 +246,7 @@ def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, boo
         return _totals_on_cpu(column, row, a, b, sides)
     shortcut = _shortcut(column, row, a, b)
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
-    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=column.costly)
+    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=_shared(column, row))
     terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
     ends = [len(terms)]
     for side, needed in enumerate(sides):
@@ -267,26 +267,29 @@ def _totals_on_cpu(column: Column, row: Row, a: Array, b: Array, sides: tuple[bo
     row = _fold.varying(row, (a, b))  # what a branch reads
     shortcut = _shortcut(column, row, a, b)
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
-    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=column.costly)
-
-    def seen(side: int) -> tuple[Pair, Row]:
-        pair = next(pairs)
-        return (pair.swap(), mirror(row)) if side else (pair, row)
+    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=_shared(column, row))
 
     def sloped(side: int) -> tuple[Array, Slope]:
-        pair, turned = seen(side)
+        pair = next(pairs)
+        pair, turned = (pair.swap(), mirror(row)) if side else (pair, row)
         return pair.p, slope(turned, pair)
 
-    pair = seen(0)[0]
+    pair = next(pairs)
     total = shortcut[0] if shortcut else summed(row, pair)
     found = []
     for side, needed in enumerate(sides):
         p, given = sloped(side)
+        again = partial(lambda *found: found, p, given) if _shared(column, row) else partial(sloped, side)
         some = needed and _parts(column, given)
-        centre = totals_of(p, given, pair.mass, column.peaks(sums)[side], partial(sloped, side)) if some else ()
+        centre = totals_of(p, given, pair.mass, column.peaks(sums)[side], again) if some else ()
         wild = (_fold.total(part(p, given), pair.mass) for part in _wildness(given) if needed)
         found.append((*centre, *wild))
     return Given(total, sums, tuple(found))
+
+
+def _shared(column: Column, row: Row) -> bool:
+    """Whether on a CPU a pair and its slope are formed once, for all sums over it."""
+    return column.costly or (row.direct is not None and row.direct.once)
 
 
 def _wildness(given: Slope) -> tuple[Part, ...]:
@@ -344,7 +347,7 @@ def tangent_of(
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(row, a, b, given, *some):
         steps = iter(some)
-        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=column.costly)
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=_shared(column, row))
         scale = 1.0 if outer is itself else outer(given.total)[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):

@@ -197,7 +197,7 @@ def _renyi_jvp(column, share, kind, primals, tangents):
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(order, a, b, whole, given, *some):
         steps, order = iter(some), _fold.varying(order, (a, b))
-        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=column.costly)
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=True)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             pair = next(pairs)

@@ -4,14 +4,13 @@ The normalisers enter through the difference p - q, not by dividing first, so th
 rounding mean what their owner meant. Scaling is by powers of two, which is exact.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _fold, _log, _num
+from kljax import _log, _num
 from kljax._pair import Pair
 
 
@@ -77,9 +76,8 @@ def sums(p: Array, q: Array) -> Sums:
     zero = jnp.maximum(-1 - sp, 0)  # a number of its own, so that these products are not those of `_shares`, and stored
     excess = _num.divide(_num.total(p * (unit_p + zero) - q * (unit_q + zero)), sq)
     peaks = (_num.divide(jnp.max(x, -1, keepdims=True) * u, s) for x, u, s in ((p, unit_p, sp), (q, unit_q, sq)))
-    given = Sums(unit_p, unit_q, sp, sq, excess, _fold.varying(jnp.full_like(sp, jnp.inf), (p, q)), *peaks)
-    flat = ~(given.peak_p >= 0.99)  # the others matter as well, or the row is nan either way
-    return given._replace(others=_fold.where_all(flat, lambda: given.others, partial(_others, p, q, given)))
+    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.inf), *peaks)
+    return given._replace(others=_others(p, q, given))
 
 
 def _others(p: Array, q: Array, given: Sums) -> Array:
