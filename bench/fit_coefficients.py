@@ -1,4 +1,4 @@
-"""Fit the polynomials of _num.py and _half.py: python bench/fit_coefficients.py prints the tables and their errors.
+"""Fit the polynomials of _num, _half and _log: python bench/fit_coefficients.py prints the tables and their errors.
 
 Chebyshev interpolation at 60 digits, then the coefficients are rounded to float64. The degree is the smallest
 whose relative error stays below the target, 2^-27 for float32 and 2^-53 for float64; 2^-24 and none for the remainder
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         ("ATANH_REMAINDER", atanh_remainder, mp.mpf(0), mp.mpf(1) / 4, usual),
         ("_half._NEAR", half_near, mp.mpf(0), mp.mpf(1) / 4, usual),
         ("_half._FAR", half_far, mp.mpf(0), mp.mpf(1) / 2, usual),
-        ("_half._LOG", log_remainder, mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1, {"float32": 24}),
+        ("_log._REST", log_remainder, mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1, {"float32": 24}),
     ]:
         for dtype, bits in targets.items():
             coefficients, worst = fit(function, low, high, mp.mpf(2) ** -bits)

@@ -22,6 +22,7 @@ class Direct(NamedTuple):
     mirrored: Callable[..., Slope]
     several: tuple[Callable[[Pair], Array], ...] = ()  # what to sum instead of the term, of a symmetric row
     joined: Callable[..., Array] | None = None  # and the divergence from the sums
+    once: bool = False  # whether sums of the slope have to be of the very same numbers, as it magnifies their rounding
 
     def swap(self) -> "Direct":
         """The row of D(q, p)."""
@@ -145,19 +146,19 @@ def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
 
 
 def _js_parts(pair: Pair, w: Array) -> tuple[Array, Array, Array]:
-    """The mixture m = w p + (1 - w) q times the third, (p - q) / m, and a power of two.
+    """The mixture m = w p + (1 - w) q and p - q times the third, a power of two.
 
     Without it w p of masses of 1e-37 is flushed to zero.
     """
     lift = jnp.where(pair.p + pair.q < _num.tiny(pair.p) * 2**60, 2.0**60, 1)
-    m = w * (pair.p * lift) + (1 - w) * (pair.q * lift)
-    return m, _num.divide(pair.delta * lift, m), lift
+    return w * (pair.p * lift) + (1 - w) * (pair.q * lift), pair.delta * lift, lift
 
 
 def _js_term(pair: Pair, w: Array) -> Array:
-    m, share, lift = _js_parts(pair, w)
-    near_p, near_q = _num.xlogx_rest((1 - w) * share), _num.xlogx_rest(-w * share)
-    value = m * (w * near_p + (1 - w) * near_q) / lift
+    m, delta, lift = _js_parts(pair, w)
+    # each its own quotient: a compiler keeps one that is used twice in memory
+    over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
+    value = m * (w * _num.xlogx_rest(over_p) + (1 - w) * _num.xlogx_rest(over_q)) / lift
     return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), 0, jnp.nan))
 
 
@@ -165,10 +166,10 @@ def _js_slope(pair: Pair, w: Array) -> Slope:  # w log(p/m), far -w log(m / (w p
     inside = (w > 0) & (w < 1)
     w = jnp.where(inside, w, 0.5)
     far = _far(pair)
-    m, gap, lift = _js_parts(pair, w)
+    m, delta, lift = _js_parts(pair, w)
     over, under = jnp.where(far, pair.q * ((1 - w) / w), present(pair.p) * lift), jnp.where(far, pair.p, m)
     share = _num.divide(over, under)
-    x = jnp.where(far, share, (1 - w) * gap)
+    x = jnp.where(far, share, (1 - w) * _num.divide(delta, m))
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
     plain = jnp.where(inside, w, 0) * jnp.where(far, -log, log)
     return Slope(pair.p * plain, plain, far, jnp.where(inside, -w * jnp.log(w), 0))
@@ -180,14 +181,16 @@ def _js_mirrored(pair: Pair, w: Array) -> Slope:
 
 def _scaled_js_term(pair: Pair, w: Array) -> Array:
     """(p - q) (h((1 - w) r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
-    _, r, _ = _js_parts(pair, w)
-    value = pair.delta * (_num.xlogx_mean((1 - w) * r) - _num.xlogx_mean(-w * r))
+    m, delta, _ = _js_parts(pair, w)
+    over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
+    value = pair.delta * (_num.xlogx_mean(over_p) - _num.xlogx_mean(over_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
     return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
 
 
 def _scaled_js_slope(pair: Pair, w: Array) -> Slope:  # log(p/m) / (1 - w)
-    m, r, lift = _js_parts(pair, w)
+    m, delta, lift = _js_parts(pair, w)
+    r = _num.divide(delta, m)
     r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
     y = (1 - w) * r
     near = (y > -0.5) & (y < 1)

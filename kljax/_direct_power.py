@@ -104,6 +104,6 @@ def _renyi_mirrored(pair: Pair, a: Array) -> Slope:
     return _told(_tsallis_mirrored(pair, a), pair)
 
 
-alpha = Direct(_alpha_term, _alpha_slope, _alpha_mirrored)
-tsallis = Direct(_tsallis_term, _tsallis_slope, _tsallis_mirrored)
-renyi = Direct(_tsallis_term, _renyi_slope, _renyi_mirrored)  # Tsallis, as Renyi is made of it
+alpha = Direct(_alpha_term, _alpha_slope, _alpha_mirrored, once=True)
+tsallis = Direct(_tsallis_term, _tsallis_slope, _tsallis_mirrored, once=True)
+renyi = Direct(_tsallis_term, _renyi_slope, _renyi_mirrored, once=True)  # Tsallis, as Renyi is made of it

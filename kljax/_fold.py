@@ -169,6 +169,15 @@ def on_cpu() -> bool:
     return (TARGET or jax.default_backend()) == "cpu"
 
 
+def total(x: Array, mass: Array) -> Array:
+    """The sum over the event axis, kept as an axis of size 1, of what is not plain arithmetic; `mass` is `[..., 1]`.
+
+    A CPU's reduction forms products and quotients itself, of which each factor is then an array in memory: behind a
+    choice, which it cannot form, there is one array. A row whose mass is nan is nan anyway.
+    """
+    return _num.total(jnp.where(mass == mass, x, jnp.nan)) if on_cpu() else _num.total(x)
+
+
 @jax.custom_jvp
 def totals(*arrays: Array) -> tuple[Array, ...]:
     """Sums over the event axis, kept as axes of size 1; but on a CPU all in one sweep."""
@@ -184,18 +193,22 @@ def _(primals, tangents):
     return totals(*primals), tuple(_num.total(t) for t in tangents)
 
 
-def copies(function: Callable[..., T], *arrays: Array, given: Any, sweep: int) -> Iterator[T]:
-    """function(*arrays, given) as often as asked for; not on a CPU each from numbers of its own.
+def copies(function: Callable[..., T], *arrays: Array, given: Any, sweep: int, shared: bool) -> Iterator[T]:
+    """function(*arrays, given) as often as asked for, each from numbers of its own, unless on a CPU `shared`.
 
-    A GPU compiler writes to memory what two sums have in common, so they must have nothing in common that it knows of:
+    A compiler writes to memory what two sums have in common, so they must have nothing in common that it knows of:
     each copy adds another zero that only shows as one at run time, as do those of another sweep.
     """
-    if on_cpu():
-        yield from itertools.repeat(function(*arrays, given))
+    if shared and on_cpu():
+        return itertools.repeat(function(*arrays, given))
     size = jnp.abs(jax.tree.leaves(given)[0])
-    for i in itertools.count(100 * sweep + 1):
-        zero = jnp.maximum(-i - size, 0)
-        yield function(*(x + zero for x in arrays), given)
+
+    def each() -> Iterator[T]:
+        for i in itertools.count(100 * sweep + 1):
+            zero = jnp.maximum(-i - size, 0)
+            yield function(*(x + zero for x in arrays), given)
+
+    return each()
 
 
 def where_all(easy: Array, simple: Callable[[], T], general: Callable[[], T]) -> T:

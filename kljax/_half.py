@@ -8,13 +8,12 @@ Between pairs that are not near it is also a difference of terms of p, of q and 
 once, the mixture's half the work of the above.
 """
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from kljax import _num
+from kljax import _log, _num
 from kljax._pair import Pair
 
 # g(u) / u^2 as a polynomial of u^2 on [0, 1/4], lowest power first, for float32 and for float64
@@ -34,33 +33,7 @@ _FAR = (
      2.9101228943104178e-05, 6.307058278887777e-06, 1.1437978579604308e-05, -4.854045163358781e-06,
      4.098216657140998e-06),
 )  # fmt: skip
-# (log(1 + f) - f) / f^2 on [sqrt 1/2 - 1, sqrt 2 - 1], of which float64 has no need
-_LOG = (
-    (-0.4999999764977098, 0.33333330028354796, -0.25000781239812697, 0.20001234461093456, -0.16626645629127462,
-     0.14204855952571013, -0.1312755565128765, 0.1272267278801096, -0.07673641501674025),
-)  # fmt: skip
 _LOSS = 1.5  # of the terms of a row, in eps of their spread
-_LOG_2 = (0.693359375, math.log(2) - 0.693359375)  # the product of an exponent and the first is exact in float32
-
-
-def log_normal(x: Array) -> Array:
-    """log x of a positive normal number; in float32 a third of the time of the compiler's own."""
-    if x.dtype == jnp.float64:
-        return jnp.log(x)
-    return _joined(*_split(x))
-
-
-def _split(x: Array) -> tuple[Array, Array, Array]:
-    """k, f and log(1 + f) - f for x = 2^k (1 + f) in float32, 1 + f in [sqrt 1/2, sqrt 2)."""
-    bits = lax.bitcast_convert_type(x, jnp.int32)
-    k = lax.shift_right_arithmetic(bits - 0x3F3504F3, jnp.int32(23))
-    f = lax.bitcast_convert_type(bits - lax.shift_left(k, jnp.int32(23)), jnp.float32) - 1
-    return k.astype(jnp.float32), f, f * f * _num.by_halves(_LOG, f)
-
-
-def _joined(k: Array, f: Array, rest: Array) -> Array:
-    """log x."""
-    return k * _LOG_2[0] + (f + (rest + k * _LOG_2[1]))
 
 
 class Apart(NamedTuple):
@@ -73,8 +46,8 @@ class Apart(NamedTuple):
 
 def _without(given: Array, y: Array, reference: Array) -> Array:
     """What is given less r h(y) in float32: no digit is lost near y = 1."""
-    k, f, rest = _split(y)
-    near, far = f * f + (1 + f) * rest, y * _joined(k, f, rest) - (y - 1)
+    k, f, rest = _log.split(y)
+    near, far = f * f + (1 + f) * rest, y * _log.joined(k, f, rest) - (y - 1)
     return jnp.where(k == 0, given - reference * near, given - reference * far)  # last, as below
 
 
@@ -100,6 +73,6 @@ def term(pair: Pair) -> Array:
     one = 1 / m  # the compiler keeps the results of a second division in memory
     u, a = pair.delta * one, 2 * jnp.minimum(pair.p, pair.q) * one
     square = u * u
-    near = 0.5 * m * (square * _num.by_halves(_NEAR, square))
-    far = 0.5 * m * (0.5 * a * log_normal(jnp.maximum(a, _num.tiny(a))) + _num.by_halves(_FAR, a))
+    near = 0.5 * m * (square * _log.by_halves(_NEAR, square))
+    far = 0.5 * m * (0.5 * a * _log.normal(jnp.maximum(a, _num.tiny(a))) + _log.by_halves(_FAR, a))
     return jnp.where(square < 0.25, near, far)  # last, as the reduction takes a product in and then stores two arrays

@@ -66,23 +66,35 @@ def parts(slope: Slope) -> tuple[Part, ...]:
     return _OF_ANY if slope.far is None else _OF_FAR
 
 
-def totals_of(p: Array, slope: Slope) -> Sequence[Array]:
-    """The totals of `parts`; on a CPU, where each is a sweep, of the one or two that matter to rows without a peak."""
+def totals_of(
+    p: Array, slope: Slope, mass: Array, peak: Array, again: Callable[[], tuple[Array, Slope]]
+) -> Sequence[Array]:
+    """The totals of `parts`; on a CPU, where each is a sweep, of the one or two that matter to rows without a peak.
+
+    `peak` is about the largest p. again() forms p and the slope anew: what several sums read would be stored.
+    """
     if not _fold.on_cpu():
         return _fold.totals(*(part(p, slope) for part in parts(slope)))
-    # each on its own, for the slope may be a tangent, which reverse mode must tell from the masses
-    p, weighted, far = _fold.hold(p), _fold.hold(slope.weighted), _fold.hold(slope.far)
-    slope = slope._replace(weighted=weighted, far=far)
-    peak = jnp.max(p, -1, keepdims=True)
     none = jnp.zeros_like(peak)
-    beyond = none if far is None else _num.total(jnp.where(far, p, 0))
-    easy = (peak <= 0.5) & (beyond <= 0.75)
+    beyond = none
+    if slope.far is not None:
+        p, slope = again()
+        beyond = _fold.total(jnp.where(_far(slope), p, 0), mass)
+    # a row that is nan is nan either way
+    easy, whole = ~((peak >= 0.49) | (beyond > 0.75)), _fold.total(again()[1].weighted, mass)
+    simple = (none, whole, 1 - beyond) if slope.far is None else (none, whole, beyond, 1 - beyond, none)
 
-    def simple() -> tuple[Array, ...]:
-        some = none, _num.total(weighted)
-        return (*some, 1 - beyond) if far is None else (*some, beyond, 1 - beyond, none)
+    def general() -> tuple[Array, ...]:
+        found = again()
+        return tuple(_num.total(part(*found)) for part in parts(found[1]))
 
-    return _fold.where_all(easy, simple, lambda: tuple(_num.total(part(p, slope)) for part in parts(slope)))
+    return _fold.where_all(easy, lambda: simple, general)
+
+
+def support(pair: Pair) -> tuple[Array, Array]:
+    """The outcomes where exactly one has mass, and those where neither has."""
+    # masses alone do not tell: two logits may both underflow and still be the outcome that matters most
+    return jnp.isinf(pair.d), (pair.p == 0) & (pair.q == 0) & (pair.d == 0)
 
 
 def centred(p: Array, slope: Slope, totals: Sequence[Array] | None = None) -> tuple[Array, Array]:
@@ -90,7 +102,9 @@ def centred(p: Array, slope: Slope, totals: Sequence[Array] | None = None) -> tu
 
     One outcome may hold almost all mass: its own difference from the mean is then what the others leave over.
     """
-    top, others, mass, *rest = totals_of(p, slope) if totals is None else totals
+    if totals is None:
+        totals = totals_of(p, slope, (peak := jnp.max(p, -1, keepdims=True)), peak, lambda: (p, slope))
+    top, others, mass, *rest = totals
     weighted, plain = slope.weighted, slope.plain
     if slope.far is not None:
         (near, signed), far = rest, mass

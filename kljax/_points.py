@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _direct, _fold, _num
-from kljax._pair import Pair, Part, Slope, centred, parts, totals_of
+from kljax._pair import Pair, Part, Slope, centred, parts, support, totals_of
 from kljax.rows import Row
 
 Outer = Callable[[Array], tuple[Array, Array]]
@@ -31,8 +31,11 @@ class Column(NamedTuple):
     sums: Callable[[Array, Array], Any]  # what whole rows of p and q leave, a NamedTuple of `[..., 1]` with `swap`
     given: Callable[[Array, Array, Any], Pair]  # the pair from p, q and their sums, one outcome as good as alone
     surprisal: Callable[[Array], tuple[Array, Array, Array]]  # a -> masses, -log masses, total mass
+    peaks: Callable[[Any], tuple[Array, Array]]  # about the largest mass of either, from the sums
     pull: Callable[[Array, Array, Array], Array]  # (a, P h, h) -> gradient in a, h = dD/dP minus its mean under P
     kl: Callable[[Array, Array], tuple[Array, Any]] | None = None  # a faster sum of the points of kl, and the sums
+    support: Callable[[Pair], tuple[Array, Array]] = support  # where exactly one has mass, and where neither has
+    costly: bool = False  # whether on a CPU a pair had better be stored than formed again
     sharp: bool = False  # whether p - q has all its digits even at a mode that has almost all mass
 
     def pair(self, a: Array, b: Array) -> Pair:
@@ -197,14 +200,13 @@ def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | floa
 def finish(column: Column, a: Array, pair: Pair, weighted: Array, plain: Array, wild: Array | None = None) -> Array:
     """From centred slopes to the gradient in a: 0 for deleted outcomes and rows without mass, bounded where wild."""
     result = column.pull(a, weighted, plain)
-    most, reported = _num.slope_limit(a), jnp.isinf(pair.d)
+    one, deleted = column.support(pair)
+    most, reported = _num.slope_limit(a), one
     # weights of total 1e-38 take a slope out of range: inf would be a nan beside another such slope or times 0
     result = jnp.clip(result, jnp.finfo(a.dtype).min, jnp.finfo(a.dtype).max)
     if wild is not None:
         reported |= jnp.any(wild.astype(bool), -1, keepdims=True)
     result = jnp.where(reported, jnp.clip(result, -most, most), result)
-    # masses alone do not tell: two logits may both underflow and still be the outcome that matters most
-    deleted = (pair.p == 0) & (pair.q == 0) & (pair.d == 0)
     return jnp.where(deleted | (pair.mass == 0), 0, result)
 
 
@@ -244,7 +246,7 @@ def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, boo
         return _totals_on_cpu(column, row, a, b, sides)
     shortcut = _shortcut(column, row, a, b)
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
-    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1)
+    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=_shared(column, row))
     terms = [] if shortcut else [term(next(pairs)) for term in _terms(row)]
     ends = [len(terms)]
     for side, needed in enumerate(sides):
@@ -261,20 +263,33 @@ def _totals(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, boo
 
 
 def _totals_on_cpu(column: Column, row: Row, a: Array, b: Array, sides: tuple[bool, bool]) -> Given:
-    """The same, each sum a sweep over the block of rows; what several of them need is formed once."""
+    """The same, each sum a sweep over the block of rows."""
+    row = _fold.varying(row, (a, b))  # what a branch reads
     shortcut = _shortcut(column, row, a, b)
     sums = column.sums(a, b) if shortcut is None else shortcut[1]
-    pair = column.given(a, b, sums)
-    if any(sides) or len(_terms(row)) > 1:
-        pair = _held(pair)
-    total = shortcut[0] if shortcut else _joined(row, [_num.total(term(pair)) for term in _terms(row)], pair.mass)
+    pairs = _fold.copies(column.given, a, b, given=sums, sweep=1, shared=_shared(column, row))
+
+    def sloped(side: int) -> tuple[Array, Slope]:
+        pair = next(pairs)
+        pair, turned = (pair.swap(), mirror(row)) if side else (pair, row)
+        return pair.p, slope(turned, pair)
+
+    pair = next(pairs)
+    total = shortcut[0] if shortcut else summed(row, pair)
     found = []
-    for turned, seen, needed in ((row, pair, sides[0]), (mirror(row), pair.swap(), sides[1])):
-        given = slope(turned, seen)
-        centre = totals_of(seen.p, given) if needed and _parts(column, given) else ()
-        wild = (_num.total(part(seen.p, given)) for part in _wildness(given) if needed)
+    for side, needed in enumerate(sides):
+        p, given = sloped(side)
+        again = partial(lambda *found: found, p, given) if _shared(column, row) else partial(sloped, side)
+        some = needed and _parts(column, given)
+        centre = totals_of(p, given, pair.mass, column.peaks(sums)[side], again) if some else ()
+        wild = (_fold.total(part(p, given), pair.mass) for part in _wildness(given) if needed)
         found.append((*centre, *wild))
     return Given(total, sums, tuple(found))
+
+
+def _shared(column: Column, row: Row) -> bool:
+    """Whether on a CPU a pair and its slope are formed once, for all sums over it."""
+    return column.costly or (row.direct is not None and row.direct.once)
 
 
 def _wildness(given: Slope) -> tuple[Part, ...]:
@@ -296,7 +311,7 @@ def _terms(row: Row) -> tuple[Callable[[Pair], Array], ...]:
 
 def summed(row: Row, pair: Pair) -> Array:
     """The divergence `[..., 1]` of a pair."""
-    return _joined(row, [_num.total(term(pair)) for term in _terms(row)], pair.mass)
+    return _joined(row, [_fold.total(term(pair), pair.mass) for term in _terms(row)], pair.mass)
 
 
 def _joined(row: Row, totals: Any, mass: Array) -> Array:
@@ -316,11 +331,6 @@ def _shortcut(column: Column, row: Row, a: Array, b: Array) -> tuple[Array, Any]
     return None
 
 
-def _held(pair: Pair) -> Pair:
-    p, q, delta = _fold.hold((pair.p, pair.q, pair.delta))
-    return pair._replace(p=p, q=q, delta=delta)
-
-
 def _moved(row: Row, i: int, pair: Pair, value: Array) -> Array:
     """The row's points with another value of its parameter i."""
     return points(_with(row, (*row.args[:i], value, *row.args[i + 1 :])), pair)
@@ -337,7 +347,7 @@ def tangent_of(
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(row, a, b, given, *some):
         steps = iter(some)
-        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2)
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=_shared(column, row))
         scale = 1.0 if outer is itself else outer(given.total)[1]
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(da):

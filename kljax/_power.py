@@ -54,7 +54,7 @@ def _largest(pair: Pair) -> Array:
 def power_sum(order: Array, pair: Pair) -> _Sum:
     unbounded = order == jnp.inf
     a = jnp.where(unbounded, 2, order)
-    t = _num.total(points(rows.tsallis(a), pair))
+    t = _fold.total(points(rows.tsallis(a), pair), pair.mass)
     excess = (a - 1) * jnp.where(jnp.isfinite(t), t, 0)
     near = jnp.isfinite(t) & (excess >= -0.5) & ~unbounded
     one = a == 1
@@ -117,20 +117,17 @@ def _attains(pair: Pair, top: Array) -> Array:
     return (pair.d >= jnp.where(jnp.isfinite(top), top - slack, top)) & (pair.log_hi > -jnp.inf)
 
 
-def _slope(order: Array, pair: Pair, whole: _Rows, first: bool) -> Slope:
-    """The slope in the first argument, or in the second as `pair.p` of the swapped pair."""
+def _near_slope(order: Array, pair: Pair, whole: _Rows, first: bool) -> Slope:
+    """The slope in the first argument, or in the second as `pair.p` of the swapped pair, of rows that are near."""
     row = _row(order)
     given = slope(row if first else mirror(row), pair)
     given = given._replace(weighted=given.weighted * whole.scale, plain=given.plain * whole.scale)
-    given = given._replace(reach=given.reach * whole.scale)
-    pieces = given.weighted, given.plain, given.far, given.wild
-    pieces = _fold.where_all(whole.near, lambda: pieces, lambda: _far_slope(order, pair, whole, first, pieces))
-    weighted, plain, far, wild = pieces
-    return Slope(weighted, plain, far, given.reach, wild)
+    return given._replace(reach=given.reach * whole.scale)
 
 
-def _far_slope(order: Array, pair: Pair, whole: _Rows, first: bool, given: tuple[Any, ...]) -> tuple[Array, ...]:
-    """The same where S is small or an order or a slope is infinite; `given` is what holds elsewhere."""
+def _slope(order: Array, pair: Pair, whole: _Rows, first: bool) -> Slope:
+    """The same of any rows: S may be small, an order or a slope infinite."""
+    given = _near_slope(order, pair, whole, first)
     a, oriented = jnp.where(order == jnp.inf, 2, order), pair if first else pair.swap()
     log, d = jnp.where(jnp.isfinite(whole.log), whole.log, 0), pair.tame
     # beyond the range, as of logits 1e38 apart, all of the sum is where it is infinite
@@ -148,9 +145,10 @@ def _far_slope(order: Array, pair: Pair, whole: _Rows, first: bool, given: tuple
     off_one = jnp.where(a == 1, 2, a)
     factor = jnp.where(unbounded, 1, off_one / (off_one - 1)) if first else -jnp.ones_like(a)
     wild = jnp.isinf(pair.d) & ((whole.value == jnp.inf) | (power < 0))
-    near, (weighted, plain, far, rough) = whole.near, given
-    weighted = jnp.where(near, weighted, factor * (share - pair.p))
-    return weighted, jnp.where(near, plain, factor * (relative - 1)), far & near, jnp.where(near, rough, wild)
+    near, far = whole.near, jnp.asarray(given.far) & whole.near
+    weighted = jnp.where(near, given.weighted, factor * (share - pair.p))
+    plain = jnp.where(near, given.plain, factor * (relative - 1))
+    return Slope(weighted, plain, far, given.reach, jnp.where(near, jnp.asarray(given.wild), wild))
 
 
 def _found(
@@ -163,7 +161,7 @@ def _found(
     given = total_of(column, _row(order), a, b, sides)
     simple, easy = _simple(order, given.total)
     for totals, needed in zip(given.sides, sides, strict=True):
-        easy &= (totals[-1] == 0) if needed else True  # none is wild
+        easy &= ~(totals[-1] > 0) if needed else True  # none is wild, or the row is nan
 
     def near() -> tuple[_Rows, Any]:
         scaled = ((simple.scale * x[0], simple.scale * x[1], *x[2:]) if x else x for x in given.sides)
@@ -176,7 +174,8 @@ def _found(
             h = _slope(order, seen, whole, first)
             wild = jnp.any(jnp.asarray(h.wild), -1, keepdims=True)
             rough = jnp.where(wild, jnp.ones_like(whole.log), 0)
-            found.append((*totals_of(seen.p, h), rough) if needed else ())
+            peak = jnp.max(seen.p, -1, keepdims=True)
+            found.append((*totals_of(seen.p, h, peak, peak, lambda p=seen.p, h=h: (p, h)), rough) if needed else ())
         return whole, tuple(found)
 
     x, y = a.astype(kind), b.astype(kind)
@@ -197,8 +196,8 @@ def _renyi_jvp(column, share, kind, primals, tangents):
 
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(order, a, b, whole, given, *some):
-        steps = iter(some)
-        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2)
+        steps, order = iter(some), _fold.varying(order, (a, b))
+        pairs = _fold.copies(column.given, a, b, given=given.sums, sweep=2, shared=True)
         result = jnp.zeros(a.shape[:-1], a.dtype)
         if not is_zero(tangents[0]):
             pair = next(pairs)
@@ -206,13 +205,15 @@ def _renyi_jvp(column, share, kind, primals, tangents):
             result += share * (jnp.where(pair.mass > 0, turn, 0) * next(steps))[..., 0]
         for x, totals, first in ((a, given.sides[0], True), (b, given.sides[1], False)):
             if totals:
-                pair = next(pairs)
-                seen = pair if first else pair.swap()
 
-                def coefficients(x=x, seen=seen, totals=totals, first=first):
-                    h = _slope(order, seen, whole, first)
-                    weighted, plain = centred(seen.p, h, totals[:-1])
+                def by(slope_of, x=x, totals=totals, first=first):
+                    pair = next(pairs)
+                    seen = pair if first else pair.swap()
+                    weighted, plain = centred(seen.p, slope_of(order, seen, whole, first), totals[:-1])
                     return finish(column, x, seen, share * weighted, share * plain, totals[-1])
+
+                def coefficients(by=by):
+                    return _fold.where_all(whole.near, partial(by, _near_slope), partial(by, _slope))
 
                 result += _fold.along(coefficients, (x, a, b, order), next(steps))
         return result

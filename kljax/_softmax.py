@@ -123,6 +123,12 @@ def _(primals, tangents):
     return value, (dp, jnp.where(primals[0] > -jnp.inf, -turn, 0), jnp.zeros_like(value[2]))
 
 
+def peaks(given: Sums) -> tuple[Array, Array]:
+    """The largest mass of either, 0 without any."""
+    one = jnp.ones_like(given.mass_p)
+    return _num.divide(one, given.mass_p), _num.divide(one, given.mass_q)
+
+
 def pull(a: Array, weighted: Array, plain: Array) -> Array:
     """The gradient in the logits from P h, h = dD/dP with mean 0 under P: that is it."""
     return weighted

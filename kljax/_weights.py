@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _num
+from kljax import _log, _num
 from kljax._pair import Pair
 
 
@@ -23,14 +23,14 @@ def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
     """The pair from its masses and their accurate difference."""
     rising = delta <= 0
     hi = jnp.where(rising, q, p)
-    share = _num.divide(delta, p + q)  # log(p/q) is twice its inverse hyperbolic tangent
+    share = _num.share_of(delta, p + q)  # log(p/q) is twice its inverse hyperbolic tangent
     near = jnp.abs(share) < 0.5
     s = jnp.where(near, share, 0)
     least = _num.tiny(p)
-    far = jnp.where(near, jnp.ones_like(p), jnp.maximum(p, least) / jnp.maximum(q, least))
-    tame = jnp.where(near, 2 * (s + s * (s * s) * _num.atanh_remainder(s)), jnp.log(far))
+    far = jnp.where(near, jnp.ones_like(p), _num.over(jnp.maximum(p, least), jnp.maximum(q, least)))
+    tame = jnp.where(near, 2 * (s + s * (s * s) * _num.atanh_remainder(s)), _log.normal(far))
     d = jnp.where(p == 0, jnp.where(q == 0, 0, -jnp.inf), jnp.where(q == 0, jnp.inf, tame))
-    return Pair(p, q, delta, d, tame, _num.divide(delta, hi), jnp.log(hi), mass)
+    return Pair(p, q, delta, d, tame, _num.share_of(delta, hi), jnp.log(hi), mass)
 
 
 class Sums(NamedTuple):
@@ -42,11 +42,14 @@ class Sums(NamedTuple):
     total_q: Array
     excess: Array  # the total of p - q over that of q
     others: Array  # of two masses that are all but 1, p - q; else inf, as jax_debug_nans stops at a nan
+    peak_p: Array  # about the largest share
+    peak_q: Array
 
     def swap(self) -> "Sums":
         """Those of (q, p)."""
         excess = _num.divide(-self.excess * self.total_q, self.total_p)
-        return Sums(self.unit_q, self.unit_p, self.total_q, self.total_p, excess, -self.others)
+        units, totals = (self.unit_q, self.unit_p), (self.total_q, self.total_p)
+        return Sums(*units, *totals, excess, -self.others, self.peak_q, self.peak_p)
 
 
 def _shares(p: Array, q: Array, given: Sums) -> tuple[Array, Array, Array]:
@@ -70,13 +73,19 @@ def sums(p: Array, q: Array) -> Sums:
     ratio = jnp.where(ratio > 0, ratio, 1)
     unit_p, unit_q = (jnp.minimum(u * jnp.maximum(r, 1), 2 * most) for u, r in ((unit_p, 1 / ratio), (unit_q, ratio)))
     sp, sq = sp * unit_p, sq * unit_q
-    excess = _num.divide(_num.total(p * unit_p - q * unit_q), sq)
-    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.inf))
-    # of two masses that are all but 1 only the others know the difference: [8, 7e26] against [0, 1]
+    zero = jnp.maximum(-1 - sp, 0)  # a number of its own, so that these products are not those of `_shares`, and stored
+    excess = _num.divide(_num.total(p * (unit_p + zero) - q * (unit_q + zero)), sq)
+    peaks = (_num.divide(jnp.max(x, -1, keepdims=True) * u, s) for x, u, s in ((p, unit_p, sp), (q, unit_q, sq)))
+    given = Sums(unit_p, unit_q, sp, sq, excess, jnp.full_like(sp, jnp.inf), *peaks)
+    return given._replace(others=_others(p, q, given))
+
+
+def _others(p: Array, q: Array, given: Sums) -> Array:
+    """`Sums.others`: of two masses that are all but 1 only the others know the difference, [8, 7e26] against [0, 1]."""
     x, y, delta = _shares(p, q, given)
     most = (x > 0.5) & (y > 0.5)
     others, rest = (_num.total(jnp.where(most, 0, v)) for v in (delta, x + y))
-    return given._replace(others=jnp.where(rest < float(jnp.finfo(p.dtype).eps) ** 0.5, -others, jnp.inf))
+    return jnp.where(rest < float(jnp.finfo(p.dtype).eps) ** 0.5, -others, jnp.inf)
 
 
 @jax.custom_jvp
@@ -127,6 +136,17 @@ def _(primals, tangents):
     value = surprisal(*primals)
     dp, turn = _turns(primals[0], value[0], tangents[0])
     return value, (dp, -turn, jnp.zeros_like(value[2]))
+
+
+def support(pair: Pair) -> tuple[Array, Array]:
+    """The outcomes where exactly one has mass, and those where neither has, without a logarithm."""
+    no_p, no_q = pair.p == 0, pair.q == 0
+    return no_p != no_q, no_p & no_q
+
+
+def peaks(given: Sums) -> tuple[Array, Array]:
+    """About the largest share of either."""
+    return given.peak_p, given.peak_q
 
 
 def pull(a: Array, weighted: Array, plain: Array) -> Array:

@@ -43,7 +43,16 @@ __all__ = [
 ]
 
 COLUMN = Column(
-    "logits", float("-inf"), _softmax.sums, _softmax.pair, _softmax.surprisal, _softmax.pull, _softmax.kl, True
+    "logits",
+    float("-inf"),
+    _softmax.sums,
+    _softmax.pair,
+    _softmax.surprisal,
+    _softmax.peaks,
+    _softmax.pull,
+    kl=_softmax.kl,
+    costly=True,
+    sharp=True,
 )
 
 entropy = _cells.bind(COLUMN, _entropy.entropy)

@@ -46,7 +46,16 @@ __all__ = [
     "wasserstein1",
 ]
 
-COLUMN = Column("probs", 0.0, _weights.sums, _weights.pair, _weights.surprisal, _weights.pull)
+COLUMN = Column(
+    "probs",
+    0.0,
+    _weights.sums,
+    _weights.pair,
+    _weights.surprisal,
+    _weights.peaks,
+    _weights.pull,
+    support=_weights.support,
+)
 
 entropy = _cells.bind(COLUMN, _entropy.entropy)
 cross_entropy = _cells.bind(COLUMN, _entropy.cross_entropy)
