@@ -324,9 +324,14 @@ def _pooled(x: ArrayLike, y: ArrayLike) -> list[Array]:
 
 
 def _resampled(statistic: Callable[..., Array], draw: Callable, key: Array, n: int, size: int) -> Array:
-    """The statistic of n redrawn pairs of samples, as many at a time as have their distances in a block."""
-    batch = max(1, min(n, _neighbours.BLOCK // size**2))
-    return lax.map(lambda i: statistic(*draw(jax.random.fold_in(key, i))), jnp.arange(n), batch_size=batch)
+    """The statistic of n redrawn pairs of samples, as many at a time as have their distances in a block.
+
+    The last block is filled: a shorter one would be compiled for itself.
+    """
+    blocks = max(1, -(-n // max(1, _neighbours.BLOCK // size**2)))
+    batch = max(1, -(-n // blocks))
+    keys = jnp.arange(blocks * batch)
+    return lax.map(lambda i: statistic(*draw(jax.random.fold_in(key, i))), keys, batch_size=batch)[:n]
 
 
 @partial(jax.jit, static_argnames=("statistic", "n"))
