@@ -179,9 +179,10 @@ def largest(p: Any, q: Any) -> Array:
     """sup log(p/q) = z^2 / (2 (1 - r^2)) - log r if r < 1, 0 if p = q, else inf."""
     v = view(p, q)
     inner = v.e < 0
-    e, square = jnp.where(inner, v.e, -1), _square(v.z)
-    finite = _num.quotient(0.5 * square, -e * (2 + e)) - jnp.where(inner, v.s, 0)
-    inner &= ~jnp.isinf(v.z * v.z)
+    e, half = jnp.where(inner, v.e, -1), 0.5 * _square(v.z)
+    far = half > jnp.finfo(half.dtype).max * -e * (2 + e)  # overflows, and its slope would be inf * 0 at a finite order
+    finite = _num.quotient(jnp.where(far, 0, half), -e * (2 + e)) - jnp.where(inner, v.s, 0)
+    inner &= ~(far | jnp.isinf(v.z * v.z))
     return jnp.where(inner | jnp.isnan(finite), finite, jnp.where((v.e == 0) & (v.z == 0), 0, jnp.inf))
 
 

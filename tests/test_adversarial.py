@@ -161,6 +161,14 @@ def test_normals_far_apart_are_at_hellinger_distance_1():
     assert (np.asarray(kljax.normal.hellinger_sq(p, q)) == 1).all()
 
 
+def test_an_order_has_its_slope_where_that_of_infinity_overflows():
+    """The largest log ratio, 1e41 here, is another branch: its slope times 0 was nan."""
+    p, q = (kljax.normal.Normal(jnp.float32(loc), jnp.float32(s)) for loc, s in ((-0.5, 1e-18), (-0.94, 1.0000011e-18)))
+    slopes = jax.grad(lambda p, q: kljax.normal.renyi(p, q, order=1.5), (0, 1))(p, q)
+    assert kljax.normal.renyi(p, q, order=jnp.inf) == jnp.inf
+    assert slopes[0].loc > 0 > slopes[1].loc and slopes[0].scale == jnp.inf and slopes[1].scale == -jnp.inf, slopes
+
+
 FLAGS = {
     "debug_nans": lambda: jax.debug_nans(True), "strict_dtypes": lambda: jax.numpy_dtype_promotion("strict"),
     "leaks": jax.checking_leaks, "x64": lambda: jax.enable_x64(True),
