@@ -120,56 +120,64 @@ def _mixture(lp, lq, a, b, mode):
     return jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode=mode)
 
 
-def _far(delta, lp, lq, a, b):
-    """2 a b gap by the factor of the mixture."""
-    r = _mixture(lp, lq, a, b, "r")
+def _far_value(r, half, lp, lq, a, b):
+    """2 a b gap by the factor of the mixture and half = R'^-1 delta; rounding alone makes it negative."""
     size = _num.magnitude(diagonal(r)) / diagonal(lq)
     log_ratio = jnp.log(diagonal(lp) / diagonal(lq))
     log_det = 2 * jnp.sum(jnp.log(size) - b[..., None] * log_ratio, -1)
-    return log_det + a * b * squares(solve_vector(turned(r), delta), 1)
+    return jnp.maximum(log_det + a * b * squares(half, 1), 0)
+
+
+def _far(delta, lp, lq, a, b):
+    """2 a b gap, far apart."""
+    r = _mixture(lp, lq, a, b, "r")
+    return _far_value(r, solve_vector(turned(r), delta), lp, lq, a, b)
 
 
 def _far_slopes(delta, lp, lq, a, b):
-    """v = M^-1 delta, v' Lp, v' Lq, and the lower triangles of (M^-1 - cov(p)^-1) Lp / a and (M^-1 - cov(q)^-1) Lq / b.
+    """v = M^-1 delta, v' Lp, v' Lq, the lower triangles of (M^-1 - cov(p)^-1) Lp / a and (M^-1 - cov(q)^-1) Lq / b.
 
-    M is the mixture; the inverse of L' has no lower triangle but its diagonal.
+    M is the mixture; the inverse of L' has no lower triangle but its diagonal. The last is the slope of the gap in a.
     """
     rows, r = _mixture(lp, lq, a, b, "reduced")
-    a, b = a[..., None, None], b[..., None, None]
+    sa, sb = (jnp.sqrt(x)[..., None, None] for x in (a, b))
     by_q, by_p = jnp.split(rows, 2, -2)  # sqrt(b) Lp = R' by_p', so that M^-1 Lp is a solve away
-    by_p, by_q = turned(by_p) / jnp.sqrt(b), turned(by_q) / jnp.sqrt(a)
+    by_p, by_q = turned(by_p) / sb, turned(by_q) / sa
     over_p, over_q = (
         solve(turned(r), x, transposed=True) - identity(x) / diagonal(y)[..., None] for x, y in ((by_p, lp), (by_q, lq))
     )
     half = solve_vector(turned(r), delta)
     v = solve_vector(turned(r), half, transposed=True)
-    return v, _row(by_p, half), _row(by_q, half), over_p / a, over_q / b
+    v_p, v_q = _row(by_p, half), _row(by_q, half)
+    spread = squares(by_q, 2) - squares(by_p, 2) + 2 * jnp.sum(jnp.log(diagonal(lp) / diagonal(lq)), -1)
+    moved = spread + (b - a) * squares(half, 1) - a * b * (squares(v_q, 2) - squares(v_p, 2))
+    over_a = (moved - (b - a) / (a * b) * _far_value(r, half, lp, lq, a, b)) / (2 * a * b)
+    return v, v_p, v_q, over_p / (sa * sa), over_q / (sb * sb), over_a
 
 
 def _parts(delta, lp, lq, a):
-    """w, E, U, the factor of I + (1 - a) U, and where that is positive definite (elsewhere U is made 0)."""
+    """w, E, U, the factor of I + b U, where the mixture is better had without whitening, where it is one at all.
+
+    b = 1 - a; I + b U is known to eps times its size only, but between two orders the mixture is positive definite.
+    Where the factor does not exist it and U are 0.
+    """
     w, e = whitened(delta, lp, lq)
-    u = symmetric(e)
-    f = factor((1 - a)[..., None, None] * u)
-    ok = ~jnp.any(jnp.isnan(f), (-2, -1))
-    keep = ok[..., None, None]
-    return w, e, jnp.where(keep, u, 0), jnp.where(keep, f, 0), ok
-
-
-def _inside(u, b):
-    """Where the mixture is better had without whitening: I + b U is known to eps times its size only."""
-    return (b > 0) & ~(b * b * squares(u, 2) <= 4)
+    u, b = symmetric(e), 1 - a
+    inside = (b > 0) & ~(b * b * squares(u, 2) <= 4)
+    f = factor(b[..., None, None] * u)
+    some = ~jnp.any(jnp.isnan(f), (-2, -1))
+    keep = some[..., None, None]
+    return w, e, jnp.where(keep, u, 0), jnp.where(keep, f, 0), inside, some | inside
 
 
 @jax.custom_jvp
 def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
     """The scaled gap for a >= 1/2, `affinity.Densities.gap`."""
     b = 1 - a
-    w, e, u, f, ok = _parts(delta, lp, lq, a)
+    w, e, _, f, inside, ok = _parts(delta, lp, lq, a)
     ratio = diagonal(lp) / diagonal(lq)
     lost = trace_less_log_det(f) / jnp.where(b == 0, 1, b)
     near = (twice_kl(jnp.zeros_like(w), e, ratio) - lost) / a + squares(solve_vector(identity(f) + f, w), 1)
-    inside = _inside(u, b)
     some = jnp.where(inside, a, 0.5)
     far = _far(delta, lp, lq, some, 1 - some) / (some * (1 - some))
     value = jnp.where(inside, far, near) / 2
@@ -179,23 +187,25 @@ def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
 
 def _slopes(delta, lp, lq, a):
     """The derivatives of the gap: 0 where it is infinite."""
-    w, e, u, f, ok = _parts(delta, lp, lq, a)
+    w, e, u, f, inside, ok = _parts(delta, lp, lq, a)
     one = identity(e)
-    c, m = one + f, one + e
+    c, m = one + f, jnp.where(one == 1, (diagonal(lp) / diagonal(lq))[..., None], e)  # I + E, of which 1e-8 is left
     to_p = e + turned(solve(m, e))  # M - M'^-1 = U M'^-1, U not formed; (I + b U)^-1 by that is a function of U
     to_p = solve(lq, solve(c, solve(c, to_p), transposed=True), transposed=True)
     z = solve_vector(c, solve_vector(c, w), transposed=True)
-    near = solve_vector(lq, z, transposed=True), _row(m, z), z[..., None, :], to_p, -product(to_p, turned(m))
-    inside = _inside(u, 1 - a)
+    over_a = _over_order(w, e, u, f, z, lp, lq, a)
+    near = solve_vector(lq, z, transposed=True), _row(m, z), z[..., None, :], to_p, -product(to_p, turned(m)), over_a
     some = jnp.where(inside, a, 0.5)
     pairs = zip(_far_slopes(delta, lp, lq, some, 1 - some), near, strict=True)
-    v, by_p, by_q, over_p, over_q = (jnp.where(inside[(..., *[None] * (x.ndim - a.ndim))], x, y) for x, y in pairs)
+    v, by_p, by_q, over_p, over_q, over_a = (
+        jnp.where(inside[(..., *[None] * (x.ndim - a.ndim))], x, y) for x, y in pairs
+    )
     outer = v[..., :, None]
     over_p -= (1 - a)[..., None, None] * outer * by_p
     over_q -= a[..., None, None] * outer * by_q
     keep = ok[..., None, None]
     parts = jnp.where(ok[..., None], v, 0), jnp.where(keep, over_p, 0), jnp.where(keep, over_q, 0)
-    return *parts, jnp.where(ok, _over_order(w, e, u, f, z, lp, lq, a), 0)
+    return *parts, jnp.where(ok, over_a, 0)
 
 
 def _row(lower, v):

@@ -233,7 +233,8 @@ def _bhattacharyya(x):
 
 def _fisher_rao(x):
     s, over_p, over_q = _power_sum(x, mp.mpf(1) / 2)
-    sine = mp.sqrt((1 - s) * (1 + s)) if s < 1 else mp.mpf(0)
+    # of two equal distributions s is 1 to its own rounding, whose root would be a distance
+    sine = mp.sqrt((1 - s) * (1 + s)) if 1 - s > 64 * mp.eps else mp.mpf(0)
     return 2 * mp.atan2(sine, s), *([-v / sine for v in over] if over and sine else None for over in (over_p, over_q))
 
 

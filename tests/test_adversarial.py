@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import pytest
 
@@ -167,6 +168,42 @@ def test_an_order_has_its_slope_where_that_of_infinity_overflows():
     slopes = jax.grad(lambda p, q: kljax.normal.renyi(p, q, order=1.5), (0, 1))(p, q)
     assert kljax.normal.renyi(p, q, order=jnp.inf) == jnp.inf
     assert slopes[0].loc > 0 > slopes[1].loc and slopes[0].scale == jnp.inf and slopes[1].scale == -jnp.inf, slopes
+
+
+WIDE = [[100, 0, 0], [0.149, 0.01, 0], [0.172, -6e-6, 0.01]], [[100, 0, 0], [-87.5, 0.01, 0], [-26.5, -7.6e-3, 0.01]]
+APART = [[1, 0, 0], [-1e-3, 1e-4, 0], [-1e-3, 5e-8, 1e-4]], [[1, 0, 0], [0.73, 1e4, 0], [-0.35, -3658, 1]]
+
+
+def _renyi_of_gaussians(p, q, order):
+    """By its definition."""
+    (m, s), (n, t), mean = p, q, order
+    mixed, d = mean * t * t.T + (1 - mean) * s * s.T, m - n
+    dets = mp.log(mp.det(mixed)) - 2 * sum((1 - mean) * mp.log(s[i, i]) + mean * mp.log(t[i, i]) for i in range(3))
+    return mean / 2 * (d.T * mixed**-1 * d)[0] + dets / (2 * (1 - mean))
+
+
+@pytest.mark.parametrize(("factors", "digits"), [(WIDE, 512), (APART, 64)], ids=["wide", "apart"])
+def test_gaussians_of_scales_far_apart(factors, digits):
+    """Value inf, slopes nan and slopes in the order wrong by half: I + b U is only known to eps times its size.
+
+    `wide` has rows so nearly parallel that a factor of the mixture, whose error is that of the rows, leaves 300 eps.
+    """
+    locs = np.array([[-0.6, -1.07, -0.53], [-0.75, 0.52, 0.48]], np.float32) * np.float32(
+        1e-3 if factors is WIDE else 1
+    )
+    pair = [kljax.mvn.MVN(loc, np.array(tril, np.float32)) for loc, tril in zip(locs, factors, strict=True)]
+    run = jax.jit(jax.value_and_grad(lambda p, q, order: kljax.mvn.renyi(p, q, order=order), (0, 1, 2)))
+    with mp.workdps(60):
+        exact = [(mp.matrix(d.loc.tolist()), mp.matrix(d.scale_tril.tolist())) for d in pair]
+        for p, q, x, y in ((*pair, *exact), (*pair[::-1], *exact[::-1])):
+            for order in (0.25, 0.5, 0.75):
+                value, slopes = run(p, q, jnp.float32(order))
+                assert abs(float(value) / _renyi_of_gaussians(x, y, order) - 1) <= digits * EPS, (order, value)
+                true = mp.diff(lambda a, x=x, y=y: _renyi_of_gaussians(x, y, a), order)
+                assert abs(float(slopes[2]) / true - 1) <= digits * EPS, (order, slopes[2], true)
+                assert all(np.isfinite(g).all() for g in jax.tree.leaves(slopes))
+    value, slopes = run(*pair, jnp.float32(1.5))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(slopes[:2])), (value, slopes)
 
 
 FLAGS = {
