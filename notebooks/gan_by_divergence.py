@@ -242,5 +242,5 @@ for name, (trained, exact) in bounds.items():
     assert abs(exact[0] - truth[name]) < 4 * exact[1], (name, "the bound at log p/q")
     assert trained[0] < truth[name] + 4 * trained[1], (name, "the trained critic is above the truth")
     assert trained[0] > 0.8 * truth[name], (name, "the trained critic is far below")
-zero = jnp.zeros_like(ratio[0])
-assert all((kljax.variational.f_gan(row, zero, zero) == 0).all() for row in ROWS.values())
+zero = jnp.zeros(10)
+assert all(kljax.variational.f_gan(row, zero, zero) == 0 for row in ROWS.values())
