@@ -268,7 +268,7 @@ rest_drop = rule(_drop_value, _drop_slopes)
 
 
 def _mass_pair(x: Array, y: Array, h: Array):
-    return _weights.from_difference(x, y, -h, jnp.ones_like(x))
+    return _weights.from_difference(x, y, -h, jnp.ones_like(x), measures=True)
 
 
 def _mass_value(x: Array, y: Array, h: Array, a: Array) -> Array:

@@ -357,8 +357,8 @@ def over(a: Array, b: Array) -> Array:
 
 
 def share_of(a: Array, b: Array) -> Array:
-    """The same, and 0 where b is 0."""
-    some = b != 0
+    """The same, and 0 where b is 0 or, as a GPU keeps it, subnormal."""
+    some = ~(b < tiny(b))
     return jnp.where(some, over(a, jnp.where(some, b, 1)), 0)
 
 

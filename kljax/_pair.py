@@ -88,7 +88,10 @@ def totals_of(
         found = again()
         return tuple(_num.total(part(*found)) for part in parts(found[1]))
 
-    return _fold.where_all(easy, lambda: simple, general)
+    def alike(totals: tuple[Array, ...]) -> tuple[Array, ...]:
+        return _fold.varying(totals, (whole, mass))  # one of p and q may be the same on all devices of a mesh
+
+    return _fold.where_all(easy, lambda: alike(simple), lambda: alike(general()))
 
 
 def support(pair: Pair) -> tuple[Array, Array]:

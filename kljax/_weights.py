@@ -19,18 +19,30 @@ def masses(p: Array) -> Array:
     return jnp.where((p >= 0) & (p < jnp.inf), p, jnp.nan)
 
 
-def from_difference(p: Array, q: Array, delta: Array, mass: Array) -> Pair:
-    """The pair from its masses and their accurate difference."""
+def _log_quotient(p: Array, q: Array) -> Array:
+    """log(p/q) of positive numbers of any size: of 1e20 and 1e-20 no quotient exists."""
+    r = p / q
+    exists = (r >= _num.tiny(r)) & jnp.isfinite(r)
+    return jnp.where(exists, jnp.log(jnp.where(exists, r, 1)), jnp.log(p) - jnp.log(q))
+
+
+def from_difference(p: Array, q: Array, delta: Array, mass: Array, *, measures: bool = False) -> Pair:
+    """The pair from its shares, or from `measures` of any size, and their accurate difference."""
+    over = _num.divide if measures else _num.share_of
     rising = delta <= 0
     hi = jnp.where(rising, q, p)
-    share = _num.share_of(delta, p + q)  # log(p/q) is twice its inverse hyperbolic tangent
+    share = over(delta, p + q)  # log(p/q) is twice its inverse hyperbolic tangent
     near = jnp.abs(share) < 0.5
     s = jnp.where(near, share, 0)
-    least = _num.tiny(p)
-    far = jnp.where(near, jnp.ones_like(p), _num.over(jnp.maximum(p, least), jnp.maximum(q, least)))
-    tame = jnp.where(near, 2 * (s + s * (s * s) * _num.atanh_remainder(s)), _log.normal(far))
+    one, least = jnp.ones_like(p), _num.tiny(p)
+    top, bottom = jnp.maximum(p, least), jnp.maximum(q, least)
+    if measures:
+        far = _log_quotient(jnp.where(near, one, top), jnp.where(near, one, bottom))
+    else:
+        far = _log.normal(jnp.where(near, one, _num.over(top, bottom)))
+    tame = jnp.where(near, 2 * (s + s * (s * s) * _num.atanh_remainder(s)), far)
     d = jnp.where(p == 0, jnp.where(q == 0, 0, -jnp.inf), jnp.where(q == 0, jnp.inf, tame))
-    return Pair(p, q, delta, d, tame, _num.share_of(delta, hi), jnp.log(hi), mass)
+    return Pair(p, q, delta, d, tame, over(delta, hi), jnp.log(hi), mass)
 
 
 class Sums(NamedTuple):

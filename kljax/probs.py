@@ -144,7 +144,7 @@ def _generalized(p: Array, q: Array) -> Array:
 
 def _unscaled(p: Array, q: Array):
     p, q = _weights.masses(p), _weights.masses(q)
-    return _weights.from_difference(p, q, p - q, jnp.ones((*p.shape[:-1], 1), p.dtype))
+    return _weights.from_difference(p, q, p - q, jnp.ones((*p.shape[:-1], 1), p.dtype), measures=True)
 
 
 def _generalized_jvp(primals, tangents):

@@ -155,6 +155,28 @@ def test_what_was_found(case):
     assert np.isfinite(value) or name in ("renyi", "tsallis", "chi2") or case == "total_near_the_largest"
 
 
+MEASURES = [(4e37, 6e37), (1e38, 1.2e38), (2.0, 1e38), (1e-30, 1e37), (1e20, 1e-10), (1e20, 1e-20)]
+
+
+@pytest.mark.parametrize("path", ["probs.generalized_kl", "expfam.kl"])
+def test_measures_of_any_size(path):
+    """What is no share: equal by a reciprocal that was flushed to 0, nan by the logarithm of an infinite quotient."""
+    kind = kljax.expfam.Poisson if path == "expfam.kl" else lambda x: x[:, None]
+    column, name = path.split(".")
+    f = getattr(getattr(kljax, column), name)
+    x, y = (jnp.array(side, jnp.float32) for side in zip(*MEASURES, strict=True))
+    value, slopes = jax.value_and_grad(
+        lambda x, y: ((found := f(kind(x), kind(y))).sum(), found), (0, 1), has_aux=True
+    )(x, y)
+    with mp.workdps(40):
+        for i, (p, q) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+            p, q = mp.mpf(p), mp.mpf(q)
+            true = p * mp.log(p / q) - p + q
+            assert abs(float(value[1][i]) / true - 1) <= 8 * EPS, (p, q, value[1][i], true)
+            assert abs(float(slopes[0][i]) / mp.log(p / q) - 1) <= 16 * EPS, (p, q, slopes[0][i])
+            assert not np.isnan(slopes[1][i])
+
+
 def test_normals_far_apart_are_at_hellinger_distance_1():
     """The small part of the exponent of exp(-1e11) was itself out of range: 0 * inf."""
     z = jnp.array([[1e3], [1e6], [1e10], [1e11], [1e15]], jnp.float32)

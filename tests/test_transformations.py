@@ -287,5 +287,8 @@ def test_shard_map_over_the_batch(column, name):
     inside = jax.shard_map(
         jax.grad(lambda p, one: f(p, one).sum()), mesh=mesh(), in_specs=(P("x"), P()), out_specs=P("x")
     )
-    for got, expected in zip((*over, jax.jit(inside)(p, one)), (*true, true[0]), strict=True):
+    of_one = jax.grad(lambda one, p: (f(one, p) + f(p, one)).sum())
+    within = jax.shard_map(lambda p, one: of_one(one, p), mesh=mesh(), in_specs=(P("x"), P()), out_specs=P())
+    found = (*over, jax.jit(inside)(p, one), jax.jit(within)(p, one))
+    for got, expected in zip(found, (*true, true[0], jax.jit(of_one)(one, p)), strict=True):
         agree(got, expected, SLOPE, norm=True)
