@@ -120,10 +120,14 @@ def _mixture(lp, lq, a, b, mode):
     return jnp.linalg.qr(jnp.concatenate([sa * turned(lq), sb * turned(lp)], -2), mode=mode)
 
 
-def _far_value(r, half, lp, lq, a, b):
+def _log_ratio(lp, lq):
+    """The logarithms of the ratios of the diagonals, of which twice the sum is log det cov(p) - log det cov(q)."""
+    return jnp.log(diagonal(lp) / diagonal(lq))
+
+
+def _far_value(r, half, log_ratio, lq, a, b):
     """2 a b gap by the factor of the mixture and half = R'^-1 delta; rounding alone makes it negative."""
     size = _num.magnitude(diagonal(r)) / diagonal(lq)
-    log_ratio = jnp.log(diagonal(lp) / diagonal(lq))
     log_det = 2 * jnp.sum(jnp.log(size) - b[..., None] * log_ratio, -1)
     return jnp.maximum(log_det + a * b * squares(half, 1), 0)
 
@@ -131,7 +135,7 @@ def _far_value(r, half, lp, lq, a, b):
 def _far(delta, lp, lq, a, b):
     """2 a b gap, far apart."""
     r = _mixture(lp, lq, a, b, "r")
-    return _far_value(r, solve_vector(turned(r), delta), lp, lq, a, b)
+    return _far_value(r, solve_vector(turned(r), delta), _log_ratio(lp, lq), lq, a, b)
 
 
 def _far_slopes(delta, lp, lq, a, b):
@@ -148,10 +152,10 @@ def _far_slopes(delta, lp, lq, a, b):
     )
     half = solve_vector(turned(r), delta)
     v = solve_vector(turned(r), half, transposed=True)
-    v_p, v_q = _row(by_p, half), _row(by_q, half)
-    spread = squares(by_q, 2) - squares(by_p, 2) + 2 * jnp.sum(jnp.log(diagonal(lp) / diagonal(lq)), -1)
+    v_p, v_q, log_ratio = _row(by_p, half), _row(by_q, half), _log_ratio(lp, lq)
+    spread = squares(by_q, 2) - squares(by_p, 2) + 2 * jnp.sum(log_ratio, -1)
     moved = spread + (b - a) * squares(half, 1) - a * b * (squares(v_q, 2) - squares(v_p, 2))
-    over_a = (moved - (b - a) / (a * b) * _far_value(r, half, lp, lq, a, b)) / (2 * a * b)
+    over_a = (moved - (b - a) / (a * b) * _far_value(r, half, log_ratio, lq, a, b)) / (2 * a * b)
     return v, v_p, v_q, over_p / (sa * sa), over_q / (sb * sb), over_a
 
 

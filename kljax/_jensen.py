@@ -276,9 +276,7 @@ def _mass_value(x: Array, y: Array, h: Array, a: Array) -> Array:
 
 
 def _mass_slopes(x, y, h, a):
-    least, most = _num.tiny(x), _num.slope_limit(x)
-    missing = jnp.log(jnp.maximum(x, least)) - jnp.log(jnp.maximum(y, least))  # their quotient may be flushed to 0
-    d = jnp.where((x == 0) | (y == 0), missing, _mass_pair(x, y, h).tame)
+    most, d = _num.slope_limit(x), _mass_pair(x, y, h).tame
     t = jnp.where(d <= 0, d, -d)  # not -|d|: its derivative 0 at 0 would be the Hessian at p = q
     first = jnp.where(d <= 0, _num.expm1_over(t, a - 1), -_num.expm1_over(t, 1 - a))
     second = jnp.where(d <= 0, -_num.expm1_over(t, a), _num.expm1_over(t, -a))

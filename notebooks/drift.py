@@ -160,7 +160,7 @@ _ = ax.legend(frameon=False)
 # %% [markdown]
 # With days exchanged the p-values are as they must be: a share of about x of them is below x. With flights exchanged a
 # difference that is none is found in a third of the comparisons, six times too often: flights of one bad day count as
-# so many independent ones. No divergence is to blame, and more flights make it worse.
+# so many independent ones. The unit is to blame, not the divergence.
 #
 # ## Words of presidents
 #

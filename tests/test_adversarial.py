@@ -204,11 +204,12 @@ def _renyi_of_gaussians(p, q, order):
     return mean / 2 * (d.T * mixed**-1 * d)[0] + dets / (2 * (1 - mean))
 
 
-@pytest.mark.parametrize(("factors", "digits"), [(WIDE, 512), (APART, 64)], ids=["wide", "apart"])
+@pytest.mark.parametrize(("factors", "digits"), [(WIDE, 128), (APART, 64)], ids=["wide", "apart"])
 def test_gaussians_of_scales_far_apart(factors, digits):
     """Value inf, slopes nan and slopes in the order wrong by half: I + b U is only known to eps times its size.
 
-    `wide` has rows so nearly parallel that a factor of the mixture, whose error is that of the rows, leaves 300 eps.
+    `wide` has rows so nearly parallel that a factor of the mixture, whose error is that of the rows, leaves 77 eps
+    (760 with locations 1 apart).
     """
     locs = np.array([[-0.6, -1.07, -0.53], [-0.75, 0.52, 0.48]], np.float32) * np.float32(
         1e-3 if factors is WIDE else 1
