@@ -74,7 +74,7 @@ def test_zero_mass_equality_and_bad_rows(column, name, options):
 @pytest.mark.parametrize(
     ("column", "name", "options"),
     [
-        pytest.param(c, n, o, marks=[pytest.mark.slow] * (c == "logits" and n not in ("kl", "js")))
+        pytest.param(c, n, o, marks=[pytest.mark.repeat] * (n not in ("kl", "js", "tv", "bhattacharyya")))
         for c in COLUMNS
         for n, o in CELLS
         if n != "wasserstein1"  # a deleted outcome keeps its position
@@ -184,7 +184,7 @@ ROWS = {
 
 
 @column
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("kl", "js"))) for n in ROWS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.repeat] * (n != "kl")) for n in ROWS])
 def test_a_row_written_out_says_the_same_as_its_functions(column, name):
     rng = np.random.default_rng(3)
     a = 2 * rng.standard_normal((6, 12))

@@ -97,7 +97,9 @@ def test_a_run_in_parts_has_the_same_bits(optimizer, random):
 QUICK = ("kl", "reverse_kl", "js", "chi2", "tv")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in recovery.ROWS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.repeat] * (n not in QUICK)) for n in recovery.ROWS]
+)
 @pytest.mark.lenient
 def test_a_row_recovers_its_optimum(name):
     """Where the distributions agree."""

@@ -19,7 +19,10 @@ CELLS = [
     ("kl", {}), ("js", {"weight": 0.3}), ("renyi", {"order": 0.5}), ("reverse_kl", {}), ("jeffreys", {}), ("tv", {}),
     ("scaled_js", {"weight": 0.0}), ("hellinger_sq", {}), ("alpha", {"order": 2.0}),
 ]  # fmt: skip
-SOME = [pytest.param(*c, marks=[pytest.mark.slow] * (i > 2)) for i, c in enumerate(CELLS)]
+SOME = [
+    pytest.param(*c, marks=[pytest.mark.slow] * (i > 2) + [pytest.mark.repeat] * (c[0] == "renyi"))
+    for i, c in enumerate(CELLS)
+]
 ROWS = {"kl": rows.kl, "tv": rows.tv, "js": rows.js(0.3), "alpha": rows.alpha(2.0)}
 
 

@@ -19,6 +19,11 @@ OUTCOMES = 65  # enough for the products, and no multiple of anything
 FAST = ("js", "kl")
 NAMES = [n for n in (*matrix.PAIRS, "f_divergence", "cross_entropy") if n in matrix.EXISTS["logits"]]
 every = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in NAMES])
+AT_EASE = [
+    "kl",
+    pytest.param("js", marks=pytest.mark.repeat),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in FAST),
+]
 column = pytest.mark.parametrize("column", matrix.DISCRETE)
 
 
@@ -85,7 +90,7 @@ def test_values_are_true(column, name, dtype):
 
 
 @column
-@every
+@pytest.mark.parametrize("name", AT_EASE)
 def test_a_table_with_itself(column, name):
     """Symmetric bit for bit where the cell is, 0 on the diagonal, nan where a row is none."""
     p = table(column).copy()
@@ -170,7 +175,7 @@ SLOPE = 2 * accuracy.GRADIENT
 
 
 @column
-@every
+@pytest.mark.parametrize("name", AT_EASE)
 def test_gradients_are_those_of_the_cell(column, name):
     p, q = table(column)[[0, 1, 5, 7, 8]], table(column)[[0, 2, 9]]
     function, weights = cell(column, name), np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
@@ -298,28 +303,33 @@ def slices(name, p, q, many):
     return map(np.asarray, product.tile(x, y))
 
 
-def test_products_know_what_they_lost():
+@pytest.mark.parametrize(
+    "name", ["kl", *(pytest.param(n, marks=pytest.mark.repeat) for n in ("hellinger_sq", "jeffreys"))]
+)
+def test_products_know_what_they_lost(name):
     """Pairs apart come from two slices, near ones from three, and what is nearer still from sums of its own."""
     rng = np.random.default_rng(2)
     p, q = (rng.dirichlet(np.ones(512), 40).astype(np.float32) for _ in range(2))
     for k, step in enumerate((0.1, 1e-4)):
         q[k] = p[5] * (1 + step * rng.normal(size=512)).astype(np.float32)
-    for name in ("kl", "hellinger_sq", "jeffreys"):
-        found = np.asarray(kljax.pairwise(cell("probs", name), p, q))
-        with jax.enable_x64(True):
-            true = np.asarray(naive(cell("probs", name))(p.astype(np.float64), q.astype(np.float64)))
-        agree(found, true, accuracy.VALUE)
-        unsure = []
-        for many in (2, 3):
-            value, known = slices(name, p, q, many)
-            agree(np.where(known, value, true), true, accuracy.VALUE)
-            unsure.append(list(zip(*np.nonzero(~known), strict=True)))
-        assert unsure[0] == [(5, 0), (5, 1)] and unsure[1] == [(5, 1)]
+    found = np.asarray(kljax.pairwise(cell("probs", name), p, q))
+    with jax.enable_x64(True):
+        true = np.asarray(naive(cell("probs", name))(p.astype(np.float64), q.astype(np.float64)))
+    agree(found, true, accuracy.VALUE)
+    unsure = []
+    for many in (2, 3):
+        value, known = slices(name, p, q, many)
+        agree(np.where(known, value, true), true, accuracy.VALUE)
+        unsure.append(list(zip(*np.nonzero(~known), strict=True)))
+    assert unsure[0] == [(5, 0), (5, 1)] and unsure[1] == [(5, 1)]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("kl", "wasserstein2"))) for n in _gaussian_products.NAMES],
+    [
+        pytest.param(n, marks=[] if n == "kl" else pytest.mark.repeat if n == "wasserstein2" else pytest.mark.slow)
+        for n in _gaussian_products.NAMES
+    ],
 )
 def test_gaussians_by_products(name):
     """Apart, near, equal, far from 0, with scales that are none or out of range: as the cell, in either type."""
@@ -374,6 +384,7 @@ def test_on_a_mesh(kind, shape):
     agree(np.asarray(slope), jax.jit(jax.grad(lambda p: jnp.sum(naive(kljax.probs.js)(p, q))))(p), SLOPE, norm=True)
 
 
+@pytest.mark.repeat
 def test_a_traced_option_on_a_mesh():
     """The same on all devices, where the rows are not: the derivative of a branch met both."""
     p = table("probs")[:8]
