@@ -4,6 +4,8 @@ With s = log(other/m), m = q and b = a below order 1/2, m = p and b = 1 - a from
 m (e^s - 1 - (e^(b s) - 1) / b) / (1 - b): nothing is divided by an order, and orders 0 and 1 are no branch.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,12 +23,17 @@ def _slip(pair: Pair) -> Array:
     return lax.stop_gradient(jnp.where(pair.d < 0, -slip, slip))
 
 
-def _scaled(mass: Array, log_mass: Array, c: Array, d: Array, slip: Array, cap: float) -> Array:
-    """mass e^(c (d + slip)), at most e^cap, by logarithms where a factor leaves the range."""
-    y = c * d
-    inside = (jnp.abs(y) < 2 * _num.exp_limit(y)) & (mass > _num.tiny(mass))
-    root = _num.exp_product(jnp.where(inside, c / 2, 0), jnp.where(inside, d, 0)) * (1 + c / 2 * slip)
-    return jnp.minimum(jnp.where(inside, mass * root * root, jnp.exp(log_mass + y)), jnp.exp(cap))
+def _scaled(mass: Array, log_hi: Array, c: Array, s: Array, slip: Array, cap: float) -> Array:
+    """mass e^(c (s + slip)) for s = log(other/mass), at most e^cap; by logarithms where a factor leaves the range.
+
+    There log mass = log_hi - max(s, 0) joins c s before anything is rounded: for two almost certain distributions that
+    differ the two cancel. One exponential serves both.
+    """
+    inside = (jnp.abs(c * s) < 2 * _num.exp_limit(s)) & (mass > _num.tiny(mass))
+    whole = log_hi + jnp.where(s > 0, c - 1, c) * s
+    root = _num.exp_product(jnp.where(inside, c / 2, 0.5), jnp.where(inside, s, whole))
+    root *= jnp.where(inside, 1 + c / 2 * slip, 1)
+    return jnp.minimum(jnp.where(inside, mass, 1) * root * root, jnp.exp(cap))
 
 
 def _alpha_term(pair: Pair, a: Array) -> Array:
@@ -38,7 +45,7 @@ def _alpha_term(pair: Pair, a: Array) -> Array:
     t, z = jnp.where(near, s, 0), jnp.where(flat, b * s, 0)
     bend = _num.exp_remainder_near(z)
     series = m * t * t * (_num.exp_remainder_near(t) - b * bend)
-    power = _scaled(m, pair.log_hi - jnp.maximum(s, 0), b, s, jnp.where(low, 1, -1) * _slip(pair), jnp.inf)
+    power = _scaled(m, pair.log_hi, b, s, jnp.where(low, 1, -1) * _slip(pair), jnp.inf)
     step = jnp.where(flat, m * s * (1 + z * bend), (power - m) / jnp.where(flat, 1, b))
     term = jnp.where(near, series, rise - step) / (1 - b)
     of_p = jnp.where(a < 1, pair.p / jnp.where(a < 1, 1 - a, 1), jnp.inf)
@@ -56,8 +63,8 @@ def _slope(pair: Pair, c: Array, times: Array) -> Slope:
     step = jnp.where(near, d, 0) * (1 + z * _num.exp_remainder_near(z))
     mass, slip = present(pair.p), _slip(pair)
     power = _num.exp_product(c, d) * (1 + c * slip)
-    share = _scaled(mass, pair.log_hi + jnp.minimum(d, 0), c, d, slip, _num.log_limit(d))  # p^(1 + c) q^-c
-    far = (d > 0) & (c < 0) & (power < 0.5)
+    share = _scaled(mass, pair.log_hi, -c, -d, -slip, _num.log_limit(d))  # p^(1 + c) q^-c
+    far = (d > 0) & (c < 0) & (y < -math.log(2))  # by y: a column that needs no `plain` forms no power
     ground = jnp.where(far, 0, 1)
     over = jnp.where(far, jnp.where(far, c, 1), over)
     plain = jnp.where(near & ~far, step, (power - ground) / over)

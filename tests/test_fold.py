@@ -94,7 +94,7 @@ BLOCKED = [
 @pytest.mark.parametrize(
     "name", ["kl", *(pytest.param(n, marks=pytest.mark.repeat) for n in ("js", "renyi")), *BLOCKED]
 )
-@pytest.mark.parametrize("column", ["logits", "probs"])
+@pytest.mark.parametrize("column", ["logits", pytest.param("probs", marks=pytest.mark.repeat)])
 def test_blocks_of_rows_are_the_batch(column, name, monkeypatch):
     """7 rows in blocks of 2 and one left over; value, gradients and a Hessian-vector product."""
     p, q = some(column, 7, 24)

@@ -89,7 +89,7 @@ def test_values_are_true(column, name, dtype):
         assert wrong(column, name, p[i], q[j], found[i, j], dtype) <= 1, (i, j, found[i, j], true[i, j])
 
 
-@column
+@pytest.mark.parametrize("column", ["probs", pytest.param("logits", marks=pytest.mark.repeat)])
 @pytest.mark.parametrize("name", AT_EASE)
 def test_a_table_with_itself(column, name):
     """Symmetric bit for bit where the cell is, 0 on the diagonal, nan where a row is none."""
@@ -174,7 +174,7 @@ def test_any_size_and_block(n, m, block):
 SLOPE = 2 * accuracy.GRADIENT
 
 
-@column
+@pytest.mark.parametrize("column", ["logits", pytest.param("probs", marks=pytest.mark.repeat)])
 @pytest.mark.parametrize("name", AT_EASE)
 def test_gradients_are_those_of_the_cell(column, name):
     p, q = table(column)[[0, 1, 5, 7, 8]], table(column)[[0, 2, 9]]
