@@ -122,6 +122,16 @@ def ordered(p: Any, q: Any) -> tuple[Any, Any, Array]:
     return small, type(p)(*(jnp.where(up, a, b) for a, b in zip(p, q, strict=True))), up
 
 
+def in_units(p: Any, q: Any) -> tuple[Any, Any]:
+    """Both from the loc of q, in units of about its scale: slopes are divided by a tiny scale once, after their sum."""
+    if isinstance(p, LogScaleNormal):
+        return p, q
+    r, most = p.scale / q.scale, _num.slope_limit(p.scale) ** 2
+    unit = jnp.where((r < most) & (r * most > 1), _num.power_of_two(q.scale), 1)  # exact, and neither scale is lost
+    unit = lax.stop_gradient(unit)
+    return Normal((p.loc - q.loc) / unit, p.scale / unit), Normal(jnp.zeros_like(q.loc), q.scale / unit)
+
+
 def entropy(p: Any) -> Array:
     """log(scale sqrt(2 pi e)), by one logarithm where the two parts would cancel."""
     if isinstance(p, LogScaleNormal):

@@ -41,6 +41,7 @@ class Densities(NamedTuple):
     gap: Callable[[Any, Any, Array], Array]
     largest: Callable[[Any, Any], Array]  # sup log(p/q): the Renyi divergence of order inf
     log_power: Callable[[Any, Any, Array], _two.Two] | None = None  # log of the integral of p^a q^(1-a), in two parts
+    units: Callable[[Any, Any], tuple[Any, Any]] | None = None  # the same pair in units of its own, see `geometric_js`
 
 
 def bind(
@@ -292,6 +293,8 @@ def geometric_js(column: Densities, p: Any, q: Any, *, weight: ArrayLike = 0.5, 
     """
     p, q = column.checked("geometric_js", p, q, **shape)
     w = _order(column, "geometric_js", "weight", weight, p, q)
+    if column.units is not None:  # of scales of 1e-12 each slope overflows, and the difference of two would be nan
+        p, q = column.units(p, q)
     # kl + kl - gap is at least a third of kl + kl; at an end it is one of the two, which may be infinite
     inside, gap = (w > 0) & (w < 1), column.gap(p, q, w)
     rest = column.kl(p, q) + column.kl(q, p) - jnp.where(inside & jnp.isfinite(gap), gap, 0)

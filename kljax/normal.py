@@ -63,7 +63,7 @@ def _log_power(p: Pair, q: Pair, a: Array) -> _two.Two:
 
 COLUMN = affinity.Densities(
     "normal", _checked, _summed(_normal.entropy), _summed(_normal.cross_entropy), _summed(_normal.kl), _gap,
-    _summed(_normal.largest), _log_power,
+    _summed(_normal.largest), _log_power, _normal.in_units,
 )  # fmt: skip
 
 

@@ -192,6 +192,15 @@ def test_an_order_has_its_slope_where_that_of_infinity_overflows():
     assert slopes[0].loc > 0 > slopes[1].loc and slopes[0].scale == jnp.inf and slopes[1].scale == -jnp.inf, slopes
 
 
+def test_slopes_that_cancel_do_so_before_a_tiny_scale_divides_them():
+    """Of 1e35, as scales of 1e-18 give, the slopes in the scale are infinite: of two terms, and inf - inf of both."""
+    p, q = (kljax.normal.Normal(jnp.float32(loc), jnp.float32(s)) for loc, s in ((0.5, 1e-18), (-0.25, 1.5e-18)))
+    value, slopes = jax.value_and_grad(kljax.normal.geometric_js, (0, 1))(p, q)
+    assert slopes[0].scale == slopes[1].scale == -jnp.inf, slopes
+    for slope, side in ((slopes[0].loc, 1), (slopes[1].loc, -1)):  # all but 1e-35 of it is d^2 times a number
+        assert abs(float(slope) / (side * 2 * float(value) / 0.75) - 1) <= 8 * EPS, (value, slope)
+
+
 WIDE = [[100, 0, 0], [0.149, 0.01, 0], [0.172, -6e-6, 0.01]], [[100, 0, 0], [-87.5, 0.01, 0], [-26.5, -7.6e-3, 0.01]]
 APART = [[1, 0, 0], [-1e-3, 1e-4, 0], [-1e-3, 5e-8, 1e-4]], [[1, 0, 0], [0.73, 1e4, 0], [-0.35, -3658, 1]]
 
