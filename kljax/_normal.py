@@ -127,9 +127,9 @@ def in_units(p: Any, q: Any) -> tuple[Any, Any]:
     if isinstance(p, LogScaleNormal):
         return p, q
     r, most = p.scale / q.scale, _num.slope_limit(p.scale) ** 2
-    unit = jnp.where((r < most) & (r * most > 1), _num.power_of_two(q.scale), 1)  # exact, and neither scale is lost
-    unit = lax.stop_gradient(unit)
-    return Normal((p.loc - q.loc) / unit, p.scale / unit), Normal(jnp.zeros_like(q.loc), q.scale / unit)
+    one = _num.power_of_two(1 / q.scale)  # a product: of two quotients by one number XLA makes those of their products
+    one = lax.stop_gradient(jnp.where((r < most) & (r * most > 1) & (one > 0), one, 1))
+    return Normal((p.loc - q.loc) * one, p.scale * one), Normal(jnp.zeros_like(q.loc), q.scale * one)
 
 
 def entropy(p: Any) -> Array:
