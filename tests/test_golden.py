@@ -11,8 +11,8 @@ import pytest
 import kljax
 from tests import accuracy, columns, corpus, huge, matrix, oracles
 
-# A battery takes seconds to minutes to compile: those of every column that run by default, the rest being slow; what
-# is renyi or of a file of its own in float32 alone, in float64 among the repeats.
+# A battery takes seconds to minutes to compile: those of every column that run by default, the rest being slow; some
+# of these, in float64 most of all, are among the repeats.
 SMOKE = {"probs": {"kl", "entropy"}, "logits": {"kl", "entropy"}, "normal": {"kl"}}
 DEFAULT = {
     "probs": {"kl", "entropy", "js", "tv"}, "logits": {"kl", "entropy", "js", "tv"}, "normal": {"kl", "tv", "renyi"},
@@ -24,9 +24,8 @@ def _marks(column, name, dtype):
     marks = [pytest.mark.smoke] if name in SMOKE.get(column, ()) else []
     if name not in DEFAULT.get(column, ()):
         return [*marks, pytest.mark.slow]
-    return marks + [pytest.mark.repeat] * (
-        dtype == "float64" and (name in ("renyi", "js") or column in ("mvn", "lowrank"))
-    )
+    again = name == "renyi" or (dtype == "float64" and (name == "js" or column in ("mvn", "lowrank")))
+    return marks + [pytest.mark.repeat] * again
 
 
 BATTERIES = [

@@ -230,7 +230,14 @@ def test_samples_have_the_density(kind):
     assert (np.asarray(slopes[0]) == 8).all() and np.isfinite(slopes[1]).all()
 
 
-@pytest.mark.parametrize("name", [n for n in matrix.FISHER if n in CELLS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.repeat] * (n not in ("kl", "js", "renyi")))
+        for n in matrix.FISHER
+        if n in CELLS
+    ],
+)
 @pytest.mark.parametrize("kind", [Normal, pytest.param(LogScaleNormal, marks=pytest.mark.repeat)])
 def test_the_hessian_at_equality_is_fishers(kind, name):
     scale = np.float32(1.5)

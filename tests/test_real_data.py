@@ -21,7 +21,7 @@ every = pytest.mark.parametrize(
     ("name", "step"),
     [
         ("js", 1),
-        ("kl", 3),
+        pytest.param("kl", 3, marks=pytest.mark.repeat),
         ("hellinger_sq", 3),
         *[pytest.param(n, 1, marks=pytest.mark.slow) for n in ("kl", "hellinger_sq")],
     ],
