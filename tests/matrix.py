@@ -7,6 +7,7 @@ are those of `logits` (test_heads.py). What a cell is worth comes from `oracles.
 import math
 
 import numpy as np
+import pytest
 
 import kljax
 
@@ -75,6 +76,17 @@ SPECIAL = (
     "kl_variational", "kl_product", "kl_natural", "renyi_natural", "log_prob", "sample",
 )  # fmt: skip
 PAIRS = tuple(c for c in EXISTS["probs"] if c not in ONE + SPECIAL)
+
+
+def tiers(names, default, repeat=None) -> list:
+    """Of these `default` run by default, `repeat` (None: all others) among the repeats, others slow."""
+
+    def marks(name):
+        if name in default:
+            return []
+        return [pytest.mark.repeat if repeat is None or name in repeat else pytest.mark.slow]
+
+    return [pytest.param(name, marks=marks(name)) for name in names]
 
 
 def oracled(column: str) -> list[str]:

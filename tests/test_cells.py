@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kljax
-from tests import accuracy
+from tests import accuracy, matrix
 
 CELLS = [
     ("kl", {}), ("reverse_kl", {}), ("jeffreys", {}), ("js", {"weight": 0.3}), ("js_distance", {}),
@@ -190,7 +190,7 @@ ROWS = {
 
 
 @column
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.repeat] * (n != "kl")) for n in ROWS])
+@pytest.mark.parametrize("name", matrix.tiers(ROWS, ("kl",)))
 def test_a_row_written_out_says_the_same_as_its_functions(column, name):
     rng = np.random.default_rng(3)
     a = 2 * rng.standard_normal((6, 12))

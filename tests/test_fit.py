@@ -13,7 +13,7 @@ import kljax
 from bench import recovery
 from kljax import _fit
 from kljax.normal import LogScaleNormal
-from tests import accuracy
+from tests import accuracy, matrix
 
 DATA = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32) * [1.0, 0.5, 2.0] + [1.0, -2.0, 3.0]
 START = LogScaleNormal(np.zeros(3, np.float32), np.zeros(3, np.float32))
@@ -97,9 +97,7 @@ def test_a_run_in_parts_has_the_same_bits(optimizer, random):
 QUICK = ("kl", "reverse_kl", "js", "chi2", "tv")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.repeat] * (n not in QUICK)) for n in recovery.ROWS]
-)
+@pytest.mark.parametrize("name", matrix.tiers(recovery.ROWS, QUICK))
 @pytest.mark.lenient
 def test_a_row_recovers_its_optimum(name):
     """Where the distributions agree."""

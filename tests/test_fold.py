@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 import kljax
 from bench import compiled
 from kljax import _fold
-from tests import accuracy, corpus
+from tests import accuracy, corpus, matrix
 from tests.test_transformations import options
 
 
@@ -86,14 +86,10 @@ def some(column, batch, outcomes, dtype=np.float32):
     return (pair if column == "logits" else np.exp(pair)).astype(dtype)
 
 
-BLOCKED = [
-    pytest.param(n, marks=pytest.mark.slow) for n in ("tv", "entropy", "geometric_js", "cross_entropy", "wasserstein1")
-]
+BLOCKED = ["js", "kl", "renyi", "tv", "entropy", "geometric_js", "cross_entropy", "wasserstein1"]
 
 
-@pytest.mark.parametrize(
-    "name", ["kl", *(pytest.param(n, marks=pytest.mark.repeat) for n in ("js", "renyi")), *BLOCKED]
-)
+@pytest.mark.parametrize("name", matrix.tiers(BLOCKED, ("kl",), ("js", "renyi")))
 @pytest.mark.parametrize("column", ["logits", pytest.param("probs", marks=pytest.mark.repeat)])
 def test_blocks_of_rows_are_the_batch(column, name, monkeypatch):
     """7 rows in blocks of 2 and one left over; value, gradients and a Hessian-vector product."""

@@ -230,14 +230,7 @@ def test_samples_have_the_density(kind):
     assert (np.asarray(slopes[0]) == 8).all() and np.isfinite(slopes[1]).all()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.repeat] * (n not in ("kl", "js", "renyi")))
-        for n in matrix.FISHER
-        if n in CELLS
-    ],
-)
+@pytest.mark.parametrize("name", matrix.tiers([n for n in matrix.FISHER if n in CELLS], ("kl", "js", "renyi")))
 @pytest.mark.parametrize("kind", [Normal, pytest.param(LogScaleNormal, marks=pytest.mark.repeat)])
 def test_the_hessian_at_equality_is_fishers(kind, name):
     scale = np.float32(1.5)
@@ -255,7 +248,7 @@ def test_the_hessian_at_equality_is_fishers(kind, name):
 COMMON = ("entropy", "kl", "renyi", "wasserstein2")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.repeat] * (n not in COMMON)) for n in CELLS])
+@pytest.mark.parametrize("name", matrix.tiers(CELLS, COMMON))
 def test_transformations(name):
     """vmap is the batch, checkpoint and forward mode give the same slopes, a third derivative is finite."""
     p, q, _ = _some(5, 1)
@@ -295,9 +288,7 @@ def test_a_second_call_does_not_retrace_and_orders_are_swept():
     assert len(traces) == 1 and (np.diff(values[np.isfinite(values)]) >= 0).all() and values[0] == 0 < values[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["renyi", "js", *(pytest.param(n, marks=pytest.mark.repeat) for n in ("tsallis", "alpha", "geometric_js"))]
-)
+@pytest.mark.parametrize("name", matrix.tiers(("renyi", "js", "tsallis", "alpha", "geometric_js"), ("renyi", "js")))
 def test_the_slope_in_the_order(name):
     """Against a central difference, in float64."""
     with jax.enable_x64(True):

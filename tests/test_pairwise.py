@@ -18,12 +18,8 @@ from tests.test_transformations import options
 OUTCOMES = 65  # enough for the products, and no multiple of anything
 FAST = ("js", "kl")
 NAMES = [n for n in (*matrix.PAIRS, "f_divergence", "cross_entropy") if n in matrix.EXISTS["logits"]]
-every = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in NAMES])
-AT_EASE = [
-    "kl",
-    pytest.param("js", marks=pytest.mark.repeat),
-    *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in FAST),
-]
+every = pytest.mark.parametrize("name", matrix.tiers(NAMES, FAST, ()))
+at_ease = pytest.mark.parametrize("name", matrix.tiers(NAMES, ("kl",), ("js",)))
 column = pytest.mark.parametrize("column", matrix.DISCRETE)
 
 
@@ -90,7 +86,7 @@ def test_values_are_true(column, name, dtype):
 
 
 @pytest.mark.parametrize("column", ["probs", pytest.param("logits", marks=pytest.mark.repeat)])
-@pytest.mark.parametrize("name", AT_EASE)
+@at_ease
 def test_a_table_with_itself(column, name):
     """Symmetric bit for bit where the cell is, 0 on the diagonal, nan where a row is none."""
     p = table(column).copy()
@@ -175,7 +171,7 @@ SLOPE = 2 * accuracy.GRADIENT
 
 
 @pytest.mark.parametrize("column", ["logits", pytest.param("probs", marks=pytest.mark.repeat)])
-@pytest.mark.parametrize("name", AT_EASE)
+@at_ease
 def test_gradients_are_those_of_the_cell(column, name):
     p, q = table(column)[[0, 1, 5, 7, 8]], table(column)[[0, 2, 9]]
     function, weights = cell(column, name), np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
@@ -303,9 +299,7 @@ def slices(name, p, q, many):
     return map(np.asarray, product.tile(x, y))
 
 
-@pytest.mark.parametrize(
-    "name", ["kl", *(pytest.param(n, marks=pytest.mark.repeat) for n in ("hellinger_sq", "jeffreys"))]
-)
+@pytest.mark.parametrize("name", matrix.tiers(("kl", "hellinger_sq", "jeffreys"), ("kl",)))
 def test_products_know_what_they_lost(name):
     """Pairs apart come from two slices, near ones from three, and what is nearer still from sums of its own."""
     rng = np.random.default_rng(2)
@@ -324,13 +318,7 @@ def test_products_know_what_they_lost(name):
     assert unsure[0] == [(5, 0), (5, 1)] and unsure[1] == [(5, 1)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[] if n == "kl" else pytest.mark.repeat if n == "wasserstein2" else pytest.mark.slow)
-        for n in _gaussian_products.NAMES
-    ],
-)
+@pytest.mark.parametrize("name", matrix.tiers(_gaussian_products.NAMES, ("kl",), ("wasserstein2",)))
 def test_gaussians_by_products(name):
     """Apart, near, equal, far from 0, with scales that are none or out of range: as the cell, in either type."""
     rng = np.random.default_rng(5)

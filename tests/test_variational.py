@@ -13,7 +13,7 @@ import pytest
 import kljax
 from kljax import rows
 from kljax.variational import donsker_varadhan, f_gan, nwj
-from tests import accuracy, columns, corpus
+from tests import accuracy, columns, corpus, matrix
 
 
 class Convex(NamedTuple):
@@ -125,11 +125,7 @@ HERE = [
     for name in ROWS
     for dtype in ("float32", "float64")
 ]
-TIGHT = ("kl", "js")
-EACH = [
-    pytest.param(name, marks=[] if name in TIGHT else pytest.mark.repeat if name in QUICK else pytest.mark.slow)
-    for name in EVERY
-]
+EACH = matrix.tiers(EVERY, ("kl", "js"), QUICK)
 
 
 @pytest.mark.parametrize(("name", "dtype"), HERE, indirect=["dtype"])
