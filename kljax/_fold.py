@@ -201,12 +201,11 @@ def copies(function: Callable[..., T], *arrays: Array, given: Any, sweep: int, s
         return itertools.repeat(function(*arrays, given))
     size = jnp.abs(jax.tree.leaves(given)[0])
 
-    def each() -> Iterator[T]:
-        for i in itertools.count(100 * sweep + 1):
-            zero = jnp.maximum(-i - size, 0)
-            yield function(*(x + zero for x in arrays), given)
+    def each(i: int) -> T:  # no generator: suspended, it would keep a branch's zero when the branch is long traced
+        zero = jnp.maximum(-i - size, 0)
+        return function(*(x + zero for x in arrays), given)
 
-    return each()
+    return map(each, itertools.count(100 * sweep + 1))
 
 
 def where_all(easy: Array, simple: Callable[[], T], general: Callable[[], T]) -> T:

@@ -245,13 +245,8 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-@pytest.mark.parametrize(
-    ("column", "name"),
-    [
-        pytest.param(*c, marks=[] if c[1] == "kl" else pytest.mark.repeat if c[1] == "renyi" else pytest.mark.slow)
-        for c in CELLS
-    ],
-)
+@pytest.mark.parametrize("column", matrix.DISCRETE)
+@pytest.mark.parametrize("name", matrix.tiers(matrix.oracled("probs"), ("kl", "tv"), ("renyi",)))
 def test_with_a_flag_of_jax(column, name, flag):
     """Value and gradient on valid pairs: with zeros, one-hot, equal, apart."""
     rows = [[0.5, 0.3, 0.2, 0], [1, 0, 0, 0], [0.25] * 4, [0.7, 0.3, 0, 0]]
