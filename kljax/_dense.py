@@ -4,7 +4,7 @@ Everything follows from E = Lq^-1 (Lp - Lq), the difference formed before the so
 cov(p) = Lq (I + U) Lq'. Sums have only terms >= 0 (kl) or cancel by a bounded factor (gap), however close p and q are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,20 @@ def solve_vector(lower: Array, b: Array, *, transposed: bool = False) -> Array:
 def squares(x: Array, axes: int) -> Array:
     """The sum of squares over the last one or two axes."""
     return jnp.sum(x * x, tuple(range(-axes, 0)))
+
+
+def along(ok: Array, slopes: Sequence[Array], steps: Sequence[Array]) -> Array:
+    """The sum of slopes times steps of each element of a batch, 0 where not ok.
+
+    Reverse mode multiplies the slopes by that 0, or by one of what saturates, as the Hellinger distance does: none may
+    be infinite.
+    """
+    total, most = jnp.zeros(ok.shape, steps[0].dtype), jnp.finfo(steps[0].dtype).max
+    for slope, step in zip(slopes, steps, strict=True):
+        keep = ok.reshape(ok.shape + (1,) * (slope.ndim - ok.ndim))
+        slope = jnp.clip(jnp.where(keep, slope, 0), -most, most)
+        total += jnp.sum(slope * step, tuple(range(ok.ndim, slope.ndim)))
+    return total
 
 
 @jax.custom_jvp
@@ -167,7 +181,7 @@ def _parts(delta, lp, lq, a):
     """
     w, e = whitened(delta, lp, lq)
     u, b = symmetric(e), 1 - a
-    inside = (b > 0) & ~(b * b * squares(u, 2) <= 4)
+    inside = (b > 0) & ~(b * b * squares(u, 2) <= 64)
     f = factor(b[..., None, None] * u)
     some = ~jnp.any(jnp.isnan(f), (-2, -1))
     keep = some[..., None, None]
@@ -190,7 +204,7 @@ def _gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
 
 
 def _slopes(delta, lp, lq, a):
-    """The derivatives of the gap: 0 where it is infinite."""
+    """Where the gap is finite, and there its derivatives."""
     w, e, u, f, inside, ok = _parts(delta, lp, lq, a)
     one = identity(e)
     c, m = one + f, jnp.where(one == 1, (diagonal(lp) / diagonal(lq))[..., None], e)  # I + E, of which 1e-8 is left
@@ -207,9 +221,7 @@ def _slopes(delta, lp, lq, a):
     outer = v[..., :, None]
     over_p -= (1 - a)[..., None, None] * outer * by_p
     over_q -= a[..., None, None] * outer * by_q
-    keep = ok[..., None, None]
-    parts = jnp.where(ok[..., None], v, 0), jnp.where(keep, over_p, 0), jnp.where(keep, over_q, 0)
-    return *parts, jnp.where(ok, over_a, 0)
+    return ok, (v, over_p, over_q, over_a)
 
 
 def _row(lower, v):
@@ -232,10 +244,7 @@ def _over_order(w, e, u, f, z, lp, lq, a):
 
 @_gap.defjvp
 def _(primals, tangents):
-    over_delta, over_p, over_q, over_a = _slopes(*primals)
-    d_delta, d_p, d_q, d_a = tangents
-    tangent = jnp.sum(over_delta * d_delta, -1) + jnp.sum(over_p * d_p + over_q * d_q, (-2, -1)) + over_a * d_a
-    return _gap(*primals), tangent
+    return _gap(*primals), along(*_slopes(*primals), tangents)
 
 
 def gap(delta: Array, lp: Array, lq: Array, a: Array) -> Array:
@@ -274,5 +283,4 @@ def _(primals, tangents):
     v = solve_vector(lq, z, transposed=True)
     sizes = [jnp.where(same, 0, 1 / diagonal(x)) for x in (lp, lq)]
     over = [v[..., :, None] * _row(x, v) - identity(x) * s[..., None] for x, s in zip((lp, lq), sizes, strict=True)]
-    tangent = jnp.sum(v * tangents[0], -1) + jnp.sum(over[0] * tangents[1] - over[1] * tangents[2], (-2, -1))
-    return largest(*primals), jnp.where(ok, tangent, 0)
+    return largest(*primals), along(ok, (v, over[0], -over[1]), tangents)

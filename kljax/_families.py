@@ -251,7 +251,7 @@ def _dirichlet_gap(p: Dirichlet, q: Dirichlet, a: Array) -> Array:
     outside = jnp.any(within(a, (x, y, h))[0], -1)
     a, top = jnp.where(outside[..., None], 0.5, a), _top(x)
     x0, h0 = _num.total(x), _num.total(h)
-    y0 = jnp.where(jnp.abs(h0) < x0, x0 + h0, _num.total(y))
+    y0 = jnp.where(2 * jnp.abs(h0) < x0, x0 + h0, _num.total(y))
     c = cross(x, y, h, _others(x, top), _others(y, top), _others(h, top))
     parts = perspective_gap(x, y, jnp.broadcast_to(x0, x.shape), jnp.broadcast_to(y0, x.shape), c, a)
     rests = jnp.where(top, 0, rest_gap(x, y, h, a))

@@ -38,7 +38,8 @@ def _shift_value(x: Array, y: Array, d: Array, a: Array) -> Array:
     mean = jnp.exp(-s) * (s * _num.exp_remainder(s) + w * _num.exp_remainder(-w)) / some
     mean = jnp.where(s + w > 0, mean, 0.5)
     product = jnp.where(near, lo * hi * mean, 0)
-    close = (d * x) * (d * y) * mean * _num.log1p_ratio(-product)
+    most = _num.magnitude(d) * jnp.maximum(x, y)  # times the mean, as its square may overflow
+    close = (_num.magnitude(d) * jnp.minimum(x, y)) * (most * mean) * _num.log1p_ratio(-product)
     rest = jnp.where(lo > 0, 1 + lo * inner, (hi - lo * jnp.exp(-width)) / jnp.where(width > 0, width, 1))
     far = (lo - jnp.log(jnp.where(near, 1, rest))) / jnp.where(near, 1, a * (1 - a))
     return jnp.where(near, close, far)
@@ -58,7 +59,8 @@ def _shift_slopes(x: Array, y: Array, d: Array, a: Array) -> tuple[Array, Array,
     )
     high = high / rest
     along_u, along_v = jnp.where(turned, high, low), jnp.where(turned, low, high)
-    return d * y * d * along_u, d * x * d * along_v, d * x * y * (along_u + along_v)
+    over_d = (d * jnp.maximum(x, y)) * (along_u + along_v) * jnp.minimum(x, y)
+    return (d * y) * (d * along_u), (d * x) * (d * along_v), over_d
 
 
 def _value(x, y, d, h, a):

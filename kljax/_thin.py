@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kljax import _num
-from kljax._dense import diagonal, excess, identity, product, solve, squares, turned
+from kljax._dense import along, diagonal, excess, identity, product, solve, squares, turned
 
 
 class Scaled(NamedTuple):
@@ -196,7 +196,8 @@ def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> 
     s = scaled(delta, fp, dp, fq, dq)
     value, ok, mix = _terms(s, a)
     y = inverse(mix, s.x[..., None])
-    value = jnp.maximum(value, 0) + jnp.sum(s.x[..., None] * y, (-2, -1))
+    apart = jnp.sum(s.x[..., None] * y, (-2, -1))  # rounding alone makes either negative, F' F/d being 1e5 and more
+    value = jnp.maximum(value, 0) + jnp.maximum(apart, 0)
     return jnp.where(jnp.isnan(value), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
 
 
@@ -263,11 +264,8 @@ def _gap_rule(primals, tangents):
     slopes = _slopes(delta, fp, dp, fq, dq, a) if any(moved[:-1]) else primals[:-1]
     # an order that nobody moves costs nothing
     slopes = [*slopes, _over_order(delta, fp, dp, fq, dq, a) if moved[-1] else a]
-    total = jnp.zeros_like(a)
-    for slope, tangent, some in zip(slopes, tangents, moved, strict=True):
-        if some:
-            total += jnp.sum(slope * tangent, tuple(range(a.ndim, slope.ndim)))
-    return value, jnp.where(finite, total, 0)
+    some = [(slope, tangent) for slope, tangent, m in zip(slopes, tangents, moved, strict=True) if m]
+    return value, along(finite, *zip(*some, strict=True))
 
 
 _gap.defjvp(_gap_rule, symbolic_zeros=True)
@@ -377,15 +375,15 @@ def _(primals, tangents):
     delta, fp, dp, fq, dq = primals
     y, ok = _solved(scaled(*primals))
     v = y / jnp.sqrt(dq)
-    total = jnp.sum(v * tangents[0], -1)
-    for sign, f, d, df, dd in ((1, fp, dp, *tangents[1:3]), (-1, fq, dq, *tangents[3:])):
+    slopes = [v]
+    for sign, f, d in ((1, fp, dp), (-1, fq, dq)):
         c = plus_one(gram(f, 1 / d, f))
         w = f / d[..., None]
         inner = turned(times_inverse(c, turned(w)))  # cov^-1 F
         own = 1 / d - jnp.sum(inner * w, -1)
         over_f = product(v[..., None], product(v[..., None, :], f)) - inner
-        total += sign * (jnp.sum(over_f * df, (-2, -1)) + jnp.sum((v * v - own) * dd, -1) / 2)
-    return largest(*primals), jnp.where(ok, total, 0)
+        slopes += [sign * over_f, sign * (v * v - own) / 2]
+    return largest(*primals), along(ok, slopes, tangents)
 
 
 def precision(f: Array, d: Array, x: Array) -> Array:

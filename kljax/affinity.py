@@ -298,5 +298,6 @@ def geometric_js(column: Densities, p: Any, q: Any, *, weight: ArrayLike = 0.5, 
     # kl + kl - gap is at least a third of kl + kl; at an end it is one of the two, which may be infinite
     inside, gap = (w > 0) & (w < 1), column.gap(p, q, w)
     rest = column.kl(p, q) + column.kl(q, p) - jnp.where(inside & jnp.isfinite(gap), gap, 0)
+    rest = jnp.where(rest < 0, 0, rest)  # rounding alone makes it negative, where covariances are all but singular
     value = w * (1 - w) * jnp.where(inside, rest, 0)
     return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)

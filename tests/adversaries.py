@@ -115,30 +115,30 @@ def positive(rng, rows, number, low=-18, high=18) -> tuple[np.ndarray, np.ndarra
     return a, _chosen(rng, [a, _stepped(rng, a), near.astype(np.float32), b, b])
 
 
-def locations(rng, rows, number) -> tuple[np.ndarray, np.ndarray]:
+def locations(rng, rows, number, low=-18, high=18) -> tuple[np.ndarray, np.ndarray]:
     """Locations of p and of q, from equal to 1e36 apart."""
     shape = (rows, number)
     sign = rng.choice([-1, 0, 1], shape)
-    a = (sign * _scales(rng, shape)).astype(np.float32)
-    b = (rng.choice([-1, 0, 1], shape) * _scales(rng, shape)).astype(np.float32)
+    a = (sign * _scales(rng, shape, low, high)).astype(np.float32)
+    b = (rng.choice([-1, 0, 1], shape) * _scales(rng, shape, low, high)).astype(np.float32)
     return a, _chosen(rng, [a, _stepped(rng, a), (a * np.float32(1.001)), b, a + rng.normal(size=shape)]).astype(
         np.float32
     )
 
 
-def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal):
+def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal, reach: int = 18):
     """Two Normals with independent coordinates, of scales 1e-18 to 1e18."""
     rng = np.random.default_rng(seed)
-    (m, n), (s, t) = locations(rng, rows, number), positive(rng, rows, number)
+    (m, n), (s, t) = locations(rng, rows, number, -reach, reach), positive(rng, rows, number, -reach, reach)
     if kind is kljax.normal.LogScaleNormal:
         s, t = np.log(s), np.log(t)
     return kind(m, s), kind(n, t)
 
 
 def gaussians(seed: int, rows: int, number: int = 3):
-    """Two Gaussians over vectors, their factors with entries below the diagonal of any size up to it."""
+    """Two Gaussians over vectors of scales 1e-9 to 1e9, any entries below the diagonals of their factors."""
     rng = np.random.default_rng(seed)
-    p, q = normals(seed + 1, rows, number)
+    p, q = normals(seed + 1, rows, number, reach=9)
     below = np.tril(rng.uniform(-1, 1, (rows, number, number)) * 10 ** rng.uniform(-6, 0, (rows, 1, 1)), -1)
     other = np.tril(rng.uniform(-1, 1, (rows, number, number)), -1)
     same = rng.random((rows, 1, 1)) < 0.6
@@ -149,3 +149,23 @@ def gaussians(seed: int, rows: int, number: int = 3):
     return kljax.mvn.MVN(p.loc, factor(p.scale, below)), kljax.mvn.MVN(
         q.loc, factor(q.scale, np.where(same, below, other))
     )
+
+
+def low_rank(seed: int, rows: int, number: int = 5, rank: int = 2):
+    """Two Gaussians of a diagonal and a few directions, of scales so near that float32 holds I + F' F/d."""
+    rng = np.random.default_rng(seed)
+    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -2, 2)
+    factors = positive(rng, rows, number * rank, -2, 2)
+    sign = rng.choice([-1, 0, 1], (rows, number, rank)).astype(np.float32)
+    f, g = (x.reshape(rows, number, rank) * sign for x in factors)
+    return kljax.lowrank.LowRank(m, f, s), kljax.lowrank.LowRank(n, g, t)
+
+
+def members(kind, seed: int, rows: int):
+    """Two members of an exponential family of scalar parameters, or two Laplace distributions."""
+    rng = np.random.default_rng(seed)
+    own = len(kind._fields)
+    a, b = positive(rng, rows, own, -9, 0 if kind is kljax.expfam.Geometric else 9)
+    if kind in (kljax.expfam.Laplace, kljax.expfam.Bernoulli):
+        a[:, :1], b[:, :1] = locations(rng, rows, 1)
+    return kind(*np.minimum(a, 1 if kind is kljax.expfam.Geometric else MAX).T), kind(*b.T)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import kljax
-from tests import adversaries, corpus, matrix
+from kljax import affinity
+from tests import adversaries, corpus, families, matrices, matrix
 from tests.draws import EPS, SMALL
 
 ROWS = 2000
@@ -26,14 +27,22 @@ ENDS = {  # options beyond those that the corpus measures
     "geometric_js": ("weight", (0.0, 1.0, 1e-6)), "hockey_stick": ("gamma", (1 + 2.0**-23, 1e6)),
     "renyi_entropy": ("order", (1e-6, 30.0)), "tsallis_entropy": ("order", (1e-6, 30.0)),
 }  # fmt: skip
+FAMILIES = ("Bernoulli", "Poisson", "Geometric", "Exponential", "Gamma", "InverseGamma", "Beta", "Laplace")
+DRAWS = {  # the column, and two of a kind by a seed and how many
+    "probs": ("probs", adversaries.weights), "logits": ("logits", adversaries.logits),
+    "Normal": ("normal", adversaries.normals),
+    "LogScaleNormal": ("normal", functools.partial(adversaries.normals, kind=kljax.normal.LogScaleNormal)),
+    "MVN": ("mvn", adversaries.gaussians), "LowRank": ("lowrank", adversaries.low_rank),
+    **{n: ("expfam", functools.partial(adversaries.members, getattr(kljax.expfam, n))) for n in FAMILIES},
+}  # fmt: skip
 FIRST_ORDER = ("js_distance", "hellinger", "fisher_rao", "tv", "wasserstein1", "hockey_stick")
 
 
-def amounts(cells):
-    """A few batches of one cell of each engine by default, many of each cell in the slow run."""
-    few = [(*cell, FEW) for cell in cells if cell[1] in QUICK]
+def amounts(cells, quick):
+    """A few batches of the quick ones by default, many of each cell in the slow run."""
+    few = [(*cell, FEW) for cell in quick]
     slow = [pytest.param(*cell, MANY, marks=pytest.mark.slow) for cell in cells]
-    return pytest.mark.parametrize(("column", "name", "batches"), few + slow)
+    return pytest.mark.parametrize(("kind", "name", "batches"), few + slow)
 
 
 @functools.cache
@@ -90,10 +99,9 @@ def highest(name, options):
     return matrix.upper(name, adversaries.OUTCOMES, **options)
 
 
-@amounts(CELLS)
-def test_discrete_cells(column, name, batches):
-    draw = adversaries.weights if column == "probs" else adversaries.logits
-    options = every_option(name)
+@amounts(CELLS, [cell for cell in CELLS if cell[1] in QUICK])
+def test_discrete_cells(kind, name, batches):
+    (column, draw), options = DRAWS[kind], every_option(name)
     for batch in range(batches):
         chosen = options[batch % len(options)]
         what, (p, q) = f"{column}.{name} {chosen}, seed {batch}", draw(batch, ROWS)
@@ -116,7 +124,7 @@ def test_discrete_cells(column, name, batches):
 @pytest.mark.parametrize("column", matrix.DISCRETE)
 @pytest.mark.parametrize("batches", [1, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_triangle(column, name, batches):
-    draw = adversaries.weights if column == "probs" else adversaries.logits
+    draw = DRAWS[column][1]
     for batch in range(batches):
         (p, q), r = draw(batch, ROWS), draw(batch + 1000, ROWS)[1]
         r = np.where(np.arange(ROWS)[:, None] % 2, np.roll(q, 1, 0), r)  # of the same kind as q, and of any
@@ -125,6 +133,34 @@ def test_triangle(column, name, batches):
             for pair in ((p, q), (q, r), (p, r))
         ]
         refuse(~(sides[2] <= (sides[0] + sides[1]) * (1 + 16 * EPS) + 16 * EPS), f"triangle of {column}.{name}", p, q)
+
+
+OF_DENSITIES = [
+    (kind, name)
+    for kind, (column, _) in DRAWS.items()
+    for name in matrix.EXISTS[column]
+    if column not in matrix.DISCRETE and name not in matrix.SPECIAL and not matrix.signed(column, name)
+]
+
+
+@amounts(OF_DENSITIES, [("MVN", "renyi"), ("Laplace", "kl"), ("Beta", "hellinger_sq")])
+def test_densities(kind, name, batches):
+    """Slopes of what is beyond 1e30 are infinite, and may be the difference of two such."""
+    (column, draw), options = DRAWS[kind], every_option(name)
+    for batch in range(batches):
+        chosen = options[batch % len(options)]
+        what, (p, q) = f"{kind}.{name} {chosen}, seed {batch}", draw(batch, ROWS)
+        value, slopes, other, equal = called(column, name, p, q, chosen)
+        refuse(~(value >= 0), f"nan or negative, {what}", p, q)
+        refuse(equal != 0, f"equal, {what}", p, p)
+        broken = np.any([np.isnan(g).reshape(ROWS, -1).any(-1) for g in slopes], 0)
+        refuse(broken & (value < 1e30), f"slope, {what}", p, q)
+        if name in affinity.SYMMETRIC and column == "expfam":  # a QR's error is that of whole rows of a factor
+            with np.errstate(all="ignore"):
+                steps = sum(np.abs(g * x) for g, x in zip(slopes, (*p, *q), strict=True))
+                allowed = 64 * EPS * np.maximum(value, steps)
+                apart = np.where(value == other, 0, np.abs(value - other))
+            refuse(~(apart <= allowed + EPS**2), f"asymmetric, {what}", p, q)
 
 
 def weights(*numbers):
@@ -199,6 +235,41 @@ def test_slopes_that_cancel_do_so_before_a_tiny_scale_divides_them():
     assert slopes[0].scale == slopes[1].scale == -jnp.inf, slopes
     for slope, side in ((slopes[0].loc, 1), (slopes[1].loc, -1)):  # all but 1e-35 of it is d^2 times a number
         assert abs(float(slope) / (side * 2 * float(value) / 0.75) - 1) <= 8 * EPS, (value, slope)
+
+
+@pytest.mark.parametrize(("p", "q"), [((1.8e7, 1155.5), (2.02, 0.62)), ((1.0, 1e4), (0.57, 0.92))])
+def test_beta_parameters_far_apart_from_either_side(p, q):
+    """The sum of one side's parameters was that of the other's plus a difference without a digit of it: 3 % off."""
+    true = [families.value("Beta", cell, *np.float32((p, q)).tolist()) for cell in ("hellinger_sq", "bhattacharyya")]
+    for x, y in ((p, q), (q, p)):
+        one, two = (kljax.expfam.Beta(*(jnp.full(1, v, jnp.float32) for v in side)) for side in (x, y))
+        found = kljax.expfam.hellinger_sq(one, two), kljax.expfam.bhattacharyya(one, two)
+        assert all(abs(float(f[0]) / t - 1) <= 8 * EPS for f, t in zip(found, true, strict=True)), (found, true)
+
+
+CORRELATED = (
+    [[1e6, 0, 0], [4016.774, 1e-6, 0], [9237.6924, -1.4071e-9, 1]],
+    [[999971.3, 0, 0], [4016.6587, 9.999712e-7, 0], [9237.428, -1.407065e-9, 1]],
+)  # fmt: skip
+SPANNED = (
+    ([3e8, 0, 0, 0], [[77.8, -24.4], [-0.23, 0.1457], [-2.6, -1.66], [8.52, -7.9]], [0.01, 100, 1, 1]),
+    ([0, 0, 0, 0], [[0.411, -10.6], [-12.4, 13], [-0.036, -0.972], [0.22, -0.075]], [0.01, 100, 1, 1]),
+)  # fmt: skip
+
+
+def test_all_but_singular_covariances_are_at_no_negative_distance():
+    """It was -0.42 for 1.89, and a squared Hellinger distance -inf where a mean lies in the span of large factors.
+
+    A step of one entry in its last place, 4016.774 say, is 240 times the 1e-6 below it: 8192 eps are few.
+    """
+    p, q = (kljax.mvn.MVN(jnp.zeros(3), np.array(tril, np.float32)) for tril in CORRELATED)
+    with mp.workdps(60):
+        pair = matrices.Pair(
+            mp.matrix([0, 0, 0]), *((lambda m: m * m.T)(mp.matrix(d.scale_tril.tolist())) for d in (p, q))
+        )
+        true = matrices.row("geometric_js", pair, weight=0.5).value
+    assert abs(float(kljax.mvn.geometric_js(p, q)) / true - 1) <= 8192 * EPS
+    assert 0 <= kljax.lowrank.hellinger_sq(*(kljax.lowrank.LowRank(*d) for d in SPANNED)) <= 1
 
 
 WIDE = [[100, 0, 0], [0.149, 0.01, 0], [0.172, -6e-6, 0.01]], [[100, 0, 0], [-87.5, 0.01, 0], [-26.5, -7.6e-3, 0.01]]
