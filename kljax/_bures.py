@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from kljax import _num
 from kljax._dense import product, solve, squares, turned
 
 
@@ -24,7 +25,7 @@ def _spread(lp: Array, lq: Array):
     step = lp - lq
     inner = product(step, product(turned(lp), v)) + product(lq, product(turned(step), v))
     y = product(product(turned(p), turned(lq)), inner)
-    return y / (c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
+    return _num.divide(y, c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
 
 
 @jax.custom_jvp

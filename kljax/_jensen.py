@@ -75,7 +75,8 @@ def rule(value: Callable[..., Array], slopes: Callable[..., tuple[Array, ...]]) 
         out = value(*primals)
         result = jnp.zeros_like(out)
         if not all(is_zero(t) for t in given):
-            parts = slopes(*primals)
+            most = jnp.finfo(out.dtype).max  # an infinite slope would be nan at order 0, which multiplies it by 0
+            parts = (jnp.clip(s, -most, most) for s in slopes(*primals))
             result += sum(s * t for s, t in zip(parts, given, strict=True) if not is_zero(t))
         if not is_zero(da):
             result += jax.jvp(lambda v: value(*primals[:-1], v), (a,), (da,))[1]
@@ -119,10 +120,10 @@ def log_ratio(z: Array, u: Array) -> Array:
 
 
 def _log_gap(z: Array, u: Array) -> Array:
-    """(z - log u) / z^2 for the same two views; z^2 itself may overflow."""
+    """(z - log u) / z^2 for the same two views; z^2 itself may overflow, and XLA makes a / z / z that."""
     near = (z > -0.5) & (z < 1)
     far = jnp.where(near, 1, z)
-    return jnp.where(near, _num.log1p_gap(jnp.where(near, z, 0)), (far - jnp.log(jnp.where(near, 1, u))) / far / far)
+    return jnp.where(near, _num.log1p_gap(jnp.where(near, z, 0)), (1 - jnp.log(jnp.where(near, 1, u)) / far) / far)
 
 
 def split(x: Array, y: Array, c: Array, s: Array, t: Array, d: Array) -> Array:

@@ -55,7 +55,7 @@ def _shift_slopes(x: Array, y: Array, d: Array, a: Array) -> tuple[Array, Array,
     small = jnp.where(width < 1, width, 0)
     far = jnp.where(width < 1, 1, width)
     high = jnp.where(
-        width < 1, jnp.exp(-small) * _num.exp_remainder(small), (1 - jnp.exp(-far) * (1 + far)) / far / far
+        width < 1, jnp.exp(-small) * _num.exp_remainder(small), ((1 - jnp.exp(-far)) / far - jnp.exp(-far)) / far
     )
     high = high / rest
     along_u, along_v = jnp.where(turned, high, low), jnp.where(turned, low, high)

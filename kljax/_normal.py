@@ -297,8 +297,9 @@ def _locs(x: _Far) -> Array:
 def _(primals, tangents):
     (x,), (t,) = primals, tangents
     y = _num.quotient(jnp.where(jnp.isinf(x.z * x.z), 0, x.z), x.spread)
-    scales = x.a * t.log_large + x.b * x.r * x.r * t.log_small + 0.5 * (t.a + x.r * x.r * t.b)
-    return _locs(x), 2 * y * (t.d / x.large - y * scales)
+    # y first: in reverse mode the square of it would overflow before a small r is reached
+    scales = (y * x.a) * t.log_large + (y * x.b * x.r * x.r) * t.log_small
+    return _locs(x), 2 * y * (t.d / x.large - scales - y * (0.5 * (t.a + x.r * x.r * t.b)))
 
 
 class _Ordered(NamedTuple):

@@ -89,12 +89,16 @@ def tv(p: Any, q: Any) -> Array:
     return _tv(*_normal.view(small, large))
 
 
-def _log_mean(w: Array, k: Array) -> Array:
-    """log(1 + k (e^w - 1)) for k in [0, 1]: no difference near w = 0, no overflow."""
-    far = w > 20
+def _log_mean(w: Array, k: Array, odds: Array) -> Array:
+    """log(1 - k + k e^w) for k in [0, 1]; odds = log((1 - k) / k), as k may have underflowed where k e^w matters."""
+    far = (w > 20) | (w < -10)
     near = _num.log1p(k * _num.expm1(jnp.where(far, 0, w)))
-    y = jnp.where(far, w, 0)
-    return jnp.where(far, y + jnp.log(jnp.maximum(k + (1 - k) * jnp.exp(-y), _num.tiny(w))), near)
+    return jnp.where(far, jnp.logaddexp(-jax.nn.softplus(-odds), w - jax.nn.softplus(odds)), near)
+
+
+def _log(w: Array) -> Array:
+    """log(w), whose slope at 0 is 0."""
+    return jnp.where(w > 0, jnp.log(jnp.where(w > 0, w, 1)), -jnp.inf)
 
 
 class _Grid(NamedTuple):
@@ -139,11 +143,13 @@ def _js(z: Array, s: Array, e: Array, r: Array, w: Array) -> Array:
 
 def _js_slopes(z, s, e, r, w, grid):
     """w E[log(small/m) g(y)], g the score of the small Normal; from the logarithm its value at y = 0 is subtracted."""
-    at_zero = (1 - w) * jnp.exp(s - 0.5 * z * z)
-    share = (at_zero / (w + at_zero))[..., None]
+    log_ratio = s - 0.5 * z * z
+    at_zero = (1 - w) * jnp.exp(log_ratio)
+    share = jnp.where(w > 0, at_zero / jnp.where(w > 0, w + at_zero, 1), 1)[..., None]
+    odds = (_log(w) - _log(1 - w) - log_ratio)[..., None]
     y = grid.y
     step = -y * ((r * z)[..., None] + (0.5 * e * (2 + e))[..., None] * y)
-    mass = -w[..., None] * _density(y) * grid.dy * _log_mean(step, share)
+    mass = -w[..., None] * _density(y) * grid.dy * _log_mean(step, share, odds)
     return jnp.sum(mass * y, -1) / r, jnp.sum(mass * (y - 1) * (y + 1), -1)
 
 

@@ -69,10 +69,10 @@ def exp_remainder_near(y: Array) -> Array:
 
 
 def exp_remainder(y: Array) -> Array:
-    """(e^y - 1 - y) / y^2, which is 1/2 at 0."""
+    """(e^y - 1 - y) / y^2, which is 1/2 at 0; of (e^z - 1 - z) / z / z XLA makes one quotient, by an infinite z^2."""
     near = jnp.abs(y) < 1
     z = jnp.where(near, 1, y)  # y = 0 would put 0/0 into the far branch
-    return jnp.where(near, polynomial(_EXP_REMAINDER, jnp.where(near, y, 0)), (jnp.exp(z) - 1 - z) / z / z)
+    return jnp.where(near, polynomial(_EXP_REMAINDER, jnp.where(near, y, 0)), ((jnp.exp(z) - 1) / z - 1) / z)
 
 
 def exp_ratio(y: Array) -> Array:
@@ -96,7 +96,7 @@ def exp_ratio_slope(y: Array) -> Array:
     near = jnp.abs(y) < 1
     s = jnp.where(near, y, 0)
     z = jnp.where(near, 1, jnp.maximum(y, -exp_limit(y)))  # e^y y would be 0 * inf at -inf
-    return jnp.where(near, 1 - (1 - s) * exp_remainder_near(s), (jnp.exp(z) * (z - 1) + 1) / z / z)
+    return jnp.where(near, 1 - (1 - s) * exp_remainder_near(s), (jnp.exp(z) - (jnp.exp(z) - 1) / z) / z)
 
 
 @jax.custom_jvp

@@ -116,8 +116,9 @@ def mixed(s: Scaled, a: Array) -> Mixed:
     """The mixture of covariances."""
     b = (1 - a)[..., None]
     m = 1 + b * s.eta
-    m = jnp.where(m == 0, jnp.finfo(m.dtype).eps, m)  # a coordinate where nothing of the diagonal is left
     f = s.g + b[..., None] * s.k
+    least = 4 * jnp.finfo(m.dtype).eps * (1 + jnp.sum(f * f, -1))  # a rounding of what else is on the diagonal
+    m = jnp.where(m == 0, least, m)  # a coordinate where nothing of its own is left
     c = plus_one(gram(f, 1 / m, f))
     z = _unmixed(m, f, c, s.k)
     fz = times_inverse(c, gram(f, 1 / m, s.k))  # F' Z, in which large columns of F and K would cancel

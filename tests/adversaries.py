@@ -126,10 +126,10 @@ def locations(rng, rows, number, low=-18, high=18) -> tuple[np.ndarray, np.ndarr
     )
 
 
-def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal, reach: int = 18):
-    """Two Normals with independent coordinates, of scales 1e-18 to 1e18."""
+def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal):
+    """Two Normals with independent coordinates, of scales 1e-9 to 1e9."""
     rng = np.random.default_rng(seed)
-    (m, n), (s, t) = locations(rng, rows, number, -reach, reach), positive(rng, rows, number, -reach, reach)
+    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -9, 9)
     if kind is kljax.normal.LogScaleNormal:
         s, t = np.log(s), np.log(t)
     return kind(m, s), kind(n, t)
@@ -138,7 +138,7 @@ def normals(seed: int, rows: int, number: int = 3, kind=kljax.normal.Normal, rea
 def gaussians(seed: int, rows: int, number: int = 3):
     """Two Gaussians over vectors of scales 1e-9 to 1e9, any entries below the diagonals of their factors."""
     rng = np.random.default_rng(seed)
-    p, q = normals(seed + 1, rows, number, reach=9)
+    p, q = normals(seed + 1, rows, number)
     below = np.tril(rng.uniform(-1, 1, (rows, number, number)) * 10 ** rng.uniform(-6, 0, (rows, 1, 1)), -1)
     other = np.tril(rng.uniform(-1, 1, (rows, number, number)), -1)
     same = rng.random((rows, 1, 1)) < 0.6
@@ -154,8 +154,8 @@ def gaussians(seed: int, rows: int, number: int = 3):
 def low_rank(seed: int, rows: int, number: int = 5, rank: int = 2):
     """Two Gaussians of a diagonal and a few directions, of scales so near that float32 holds I + F' F/d."""
     rng = np.random.default_rng(seed)
-    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -2, 2)
-    factors = positive(rng, rows, number * rank, -2, 2)
+    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -1, 1)
+    factors = positive(rng, rows, number * rank, -1, 1)
     sign = rng.choice([-1, 0, 1], (rows, number, rank)).astype(np.float32)
     f, g = (x.reshape(rows, number, rank) * sign for x in factors)
     return kljax.lowrank.LowRank(m, f, s), kljax.lowrank.LowRank(n, g, t)
@@ -164,8 +164,8 @@ def low_rank(seed: int, rows: int, number: int = 5, rank: int = 2):
 def members(kind, seed: int, rows: int):
     """Two members of an exponential family of scalar parameters, or two Laplace distributions."""
     rng = np.random.default_rng(seed)
-    own = len(kind._fields)
-    a, b = positive(rng, rows, own, -9, 0 if kind is kljax.expfam.Geometric else 9)
+    most = 1 if kind is kljax.expfam.Geometric else MAX
+    a, b = (np.minimum(x, most) for x in positive(rng, rows, len(kind._fields), -9, 9))
     if kind in (kljax.expfam.Laplace, kljax.expfam.Bernoulli):
         a[:, :1], b[:, :1] = locations(rng, rows, 1)
-    return kind(*np.minimum(a, 1 if kind is kljax.expfam.Geometric else MAX).T), kind(*b.T)
+    return kind(*a.T), kind(*b.T)
