@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _num
 from kljax._dense import product, solve, squares, turned
 
 
@@ -25,7 +24,8 @@ def _spread(lp: Array, lq: Array):
     step = lp - lq
     inner = product(step, product(turned(lp), v)) + product(lq, product(turned(step), v))
     y = product(product(turned(p), turned(lq)), inner)
-    return _num.divide(y, c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
+    same = jnp.all(step == 0, (-2, -1), keepdims=True)  # whatever underflows
+    return y / jnp.where(same, 1, c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
 
 
 @jax.custom_jvp

@@ -51,16 +51,14 @@ def _shift_slopes(x: Array, y: Array, d: Array, a: Array) -> tuple[Array, Array,
     inner = _num.exp_ratio(-width)
     rest = jnp.where(lo > 0, 1 + lo * inner, (hi - lo * jnp.exp(-width)) / jnp.where(width > 0, width, 1))
     rest = jnp.where(width > 0, rest, 1 + lo)
-    low = _num.exp_remainder(-width) / rest
     small = jnp.where(width < 1, width, 0)
-    far = jnp.where(width < 1, 1, width)
-    high = jnp.where(
-        width < 1, jnp.exp(-small) * _num.exp_remainder(small), ((1 - jnp.exp(-far)) / far - jnp.exp(-far)) / far
-    )
+    far = jnp.where(width < 1, 1, width)  # both means are times it: they fall as its square, which underflows
+    low = far * _num.exp_remainder(-width) / rest
+    high = jnp.where(width < 1, jnp.exp(-small) * _num.exp_remainder(small), (1 - jnp.exp(-far)) / far - jnp.exp(-far))
     high = high / rest
     along_u, along_v = jnp.where(turned, high, low), jnp.where(turned, low, high)
-    over_d = (d * jnp.maximum(x, y)) * (along_u + along_v) * jnp.minimum(x, y)
-    return (d * y) * (d * along_u), (d * x) * (d * along_v), over_d
+    over_d = (d * jnp.maximum(x, y) / far) * (along_u + along_v) * jnp.minimum(x, y)
+    return (d * y) * ((d / far) * along_u), (d * x) * ((d / far) * along_v), over_d
 
 
 def _value(x, y, d, h, a):

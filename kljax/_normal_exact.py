@@ -91,13 +91,13 @@ def tv(p: Any, q: Any) -> Array:
 
 def _log_mean(w: Array, k: Array, odds: Array) -> Array:
     """log(1 - k + k e^w) for k in [0, 1]; odds = log((1 - k) / k), as k may have underflowed where k e^w matters."""
-    far = (w > 20) | (w < -10)
-    near = _num.log1p(k * _num.expm1(jnp.where(far, 0, w)))
+    far = ((w > 20) | (w < -10)) & (odds < jnp.inf)  # a share of exactly 0 has its slope by itself
+    near = _num.log1p(k * _num.expm1(jnp.where(far, 0, jnp.minimum(w, _num.exp_limit(w)))))
     return jnp.where(far, jnp.logaddexp(-jax.nn.softplus(-odds), w - jax.nn.softplus(odds)), near)
 
 
 def _log(w: Array) -> Array:
-    """log(w), whose slope at 0 is 0."""
+    """log(w), whose slope at 0, where no share is made of it, is 0."""
     return jnp.where(w > 0, jnp.log(jnp.where(w > 0, w, 1)), -jnp.inf)
 
 

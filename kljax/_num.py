@@ -95,7 +95,7 @@ def exp_ratio_slope(y: Array) -> Array:
     """The derivative of (e^y - 1) / y, which is 1/2 at 0."""
     near = jnp.abs(y) < 1
     s = jnp.where(near, y, 0)
-    z = jnp.where(near, 1, jnp.maximum(y, -exp_limit(y)))  # e^y y would be 0 * inf at -inf
+    z = jnp.where(near, 1, y)
     return jnp.where(near, 1 - (1 - s) * exp_remainder_near(s), (jnp.exp(z) - (jnp.exp(z) - 1) / z) / z)
 
 

@@ -117,7 +117,7 @@ def mixed(s: Scaled, a: Array) -> Mixed:
     b = (1 - a)[..., None]
     m = 1 + b * s.eta
     f = s.g + b[..., None] * s.k
-    least = 4 * jnp.finfo(m.dtype).eps * (1 + jnp.sum(f * f, -1))  # a rounding of what else is on the diagonal
+    least = 4 * jnp.finfo(m.dtype).eps * (1 + jnp.sum(f * f, -1))  # a few roundings of the diagonal
     m = jnp.where(m == 0, least, m)  # a coordinate where nothing of its own is left
     c = plus_one(gram(f, 1 / m, f))
     z = _unmixed(m, f, c, s.k)

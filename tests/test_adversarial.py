@@ -262,6 +262,29 @@ def test_laplace_distributions_far_apart():
     assert abs(float(found) / families.value("Laplace", "renyi", *exact, order=float(order)) - 1) <= 16 * EPS
 
 
+@pytest.mark.parametrize(("scales", "order"), [((1.0, 2.5), 0.5), ((1.0, 2.5), 1e-3), ((1.0, 1.0), 0.9)])
+def test_slopes_of_laplace_distributions_far_apart(scales, order):
+    """1e20 scales apart: a mean that falls as the square of the distance underflowed before the square was there."""
+    p, q, order = np.float32([0, scales[0]]), np.float32([1e20, scales[1]]), np.float32(order)
+    found = jax.jit(jax.grad(lambda p, q: kljax.expfam.renyi(p, q, order=order), (0, 1)))(
+        kljax.expfam.Laplace(*p), kljax.expfam.Laplace(*q)
+    )
+    over_p, over_q = families.gradients("Laplace", "renyi", p.tolist(), q.tolist(), order=float(order))
+    for slope, true in zip(jax.tree.leaves(found), (*over_p, *over_q), strict=True):
+        assert abs(float(slope) / true - 1) <= 16 * EPS, (slope, true)
+
+
+def test_slopes_of_js_in_its_weight_at_an_end():
+    """d/dw of the slopes at weight 1 is loc_q - loc_p over a variance: that of the share, which is 0 there."""
+
+    def slopes(weight):
+        p, q = (kljax.normal.Normal(jnp.full(1, loc, jnp.float32), jnp.ones(1, jnp.float32)) for loc in (0, 6))
+        return jax.grad(lambda p, q: kljax.normal.js(p, q, weight=weight), (0, 1))(p, q)
+
+    found = jax.tree.leaves(jax.jacfwd(slopes)(jnp.float32(1)))
+    assert np.allclose(np.array(found).ravel(), [6, 36, -6, 0], rtol=64 * EPS, atol=36 * 64 * EPS), found
+
+
 def test_a_slope_whose_square_root_squared_would_overflow():
     """d^2 / spread, in reverse mode: (d / spread)^2 came before the small ratio of the scales that it is times."""
     p, q = (kljax.normal.Normal(jnp.float32([loc]), jnp.float32([s])) for loc, s in ((8.0, 4.0), (0.0, 1e-9)))
@@ -308,6 +331,7 @@ def test_all_but_singular_covariances_are_at_no_negative_distance():
         )
         true = matrices.row("geometric_js", pair, weight=0.5).value
     assert abs(float(kljax.mvn.geometric_js(p, q)) / true - 1) <= 8192 * EPS
+    # whose digits are lost there, so that this says nothing but that it is a distance
     assert 0 <= kljax.lowrank.hellinger_sq(*(kljax.lowrank.LowRank(*d) for d in SPANNED)) <= 1
 
 
