@@ -295,7 +295,7 @@ def geometric_js(column: Densities, p: Any, q: Any, *, weight: ArrayLike = 0.5, 
     w = _order(column, "geometric_js", "weight", weight, p, q)
     if column.units is not None:  # of scales of 1e-12 each slope overflows, and the difference of two would be nan
         p, q = column.units(p, q)
-    # kl + kl - gap is at least a third of kl + kl; at an end it is one of the two, which may be infinite
+    # kl + kl - gap is half of kl + kl near equality; at an end it is one of the two, which may be small, or infinite
     inside, gap = (w > 0) & (w < 1), column.gap(p, q, w)
     rest = column.kl(p, q) + column.kl(q, p) - jnp.where(inside & jnp.isfinite(gap), gap, 0)
     rest = jnp.where(rest < 0, 0, rest)  # rounding alone makes it negative, where covariances are all but singular
