@@ -152,7 +152,7 @@ def gaussians(seed: int, rows: int, number: int = 3):
 
 
 def low_rank(seed: int, rows: int, number: int = 5, rank: int = 2):
-    """Two Gaussians of a diagonal and a few directions, of scales so near that float32 holds I + F' F/d."""
+    """Two Gaussians of a diagonal and a few directions, of 0.1 to 10 each: from F' F/d of 1e6 on there are nans."""
     rng = np.random.default_rng(seed)
     (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -1, 1)
     factors = positive(rng, rows, number * rank, -1, 1)
