@@ -4,8 +4,10 @@ T, the symmetric map with T cov(q) T = cov(p), is Lq'^-1 (Lq' cov(p) Lq)^(1/2) L
 of (T - I) Lq. With the singular vectors P, Q of Lq' Lp and left ones V of Lq, of values c and s, that is V Y' P' for
 
     Y = P' Lq' (cov(p) - cov(q)) V / (c + s^2)
+      = (V' (Lp Q - Lq P))'
 
-the difference of the covariances formed first, so that nothing cancels near equality. The derivatives are
+of which the first forms the difference of the covariances first, so that nothing cancels near equality, and the second
+divides by no singular value, of which a decomposition knows no more than eps times the largest. The derivatives are
 2 V Y' Q' in Lp and -2 V Y' P' in Lq. Their own derivatives are Lyapunov equations; no decomposition is differentiated,
 which equal eigenvalues would turn into 0/0.
 """
@@ -14,24 +16,42 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from kljax import _num
 from kljax._dense import product, solve, squares, turned
 
 
 def _spread(lp: Array, lq: Array):
-    """Y, V, P, Q of the head of this page."""
+    """Y, V, P, Q of the head of this page: each element of Y by the form that rounding moves less."""
     v, s, _ = jnp.linalg.svd(lq)
     p, c, q = jnp.linalg.svd(product(turned(lq), lp))
-    step = lp - lq
+    q, step = turned(q), lp - lq
     inner = product(step, product(turned(lp), v)) + product(lq, product(turned(step), v))
-    y = product(product(turned(p), turned(lq)), inner)
-    same = jnp.all(step == 0, (-2, -1), keepdims=True)  # whatever underflows
-    return y / jnp.where(same, 1, c[..., :, None] + (s * s)[..., None, :]), v, p, turned(q)
+    size = c[..., :, None] + (s * s)[..., None, :]
+    by_step = product(product(turned(p), turned(lq)), inner) / jnp.where(size == 0, 1, size)
+    apart = turned(product(turned(v), product(lp, q) - product(lq, p)))
+    blur = c[..., :1, None] + (s[..., :1] * s)[..., None, :]  # eps times which is the error of `size`
+    error = _norm(lq) * _norm(inner) + jnp.abs(by_step) * blur
+    equal = jnp.all(step == 0, (-2, -1), keepdims=True)  # where `size` may have underflowed to 0
+    y = jnp.where((error >= (_norm(lp) + _norm(lq)) * size) & ~equal, apart, by_step)
+    # P and Q of singular values below eps are any: P = Q is as near, and no distance is larger than that of the factors
+    unturned = (squares(step, 2) < 0.99 * squares(y, 2))[..., None, None]
+    return jnp.where(unturned, turned(product(turned(v), product(step, p))), y), v, p, jnp.where(unturned, p, q)
+
+
+def _norm(x):
+    return jnp.sqrt(squares(x, 2))[..., None, None]
+
+
+def _unit(lp, lq):
+    """A power of two of the size of both factors: products of four of 1e-10 or 1e10 leave the range."""
+    return _num.power_of_two(jnp.max(jnp.abs(jnp.concatenate([lp, lq], -1)), (-2, -1), keepdims=True))
 
 
 @jax.custom_jvp
 def bures(lp: Array, lq: Array) -> Array:
     """tr(cov(p) + cov(q) - 2 (cov(q)^(1/2) cov(p) cov(q)^(1/2))^(1/2)) >= 0 of lower triangular factors."""
-    return squares(_spread(lp, lq)[0], 2)
+    unit = _unit(lp, lq)
+    return squares(_spread(lp / unit, lq / unit)[0] * unit, 2)
 
 
 @bures.defjvp
@@ -43,8 +63,9 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _slopes(lp: Array, lq: Array) -> tuple[Array, Array]:
     """2 (I - T^-1) Lp and 2 (I - T) Lq."""
-    y, v, p, q = _spread(lp, lq)
-    inner = 2 * product(v, turned(y))
+    unit = _unit(lp, lq)
+    y, v, p, q = _spread(lp / unit, lq / unit)
+    inner = 2 * unit * product(v, turned(y))
     return product(inner, turned(q)), -product(inner, turned(p))
 
 
