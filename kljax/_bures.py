@@ -24,13 +24,14 @@ def _spread(lp: Array, lq: Array):
     """Y, V, P, Q of the head of this page: each element of Y by the form that rounding moves less."""
     v, s, _ = jnp.linalg.svd(lq)
     p, c, q = jnp.linalg.svd(product(turned(lq), lp))
-    q, step = turned(q), lp - lq
+    q, step, moved = turned(q), lp - lq, product(lq, p)
     inner = product(step, product(turned(lp), v)) + product(lq, product(turned(step), v))
     size = c[..., :, None] + (s * s)[..., None, :]
-    by_step = product(product(turned(p), turned(lq)), inner) / jnp.where(size == 0, 1, size)
-    apart = turned(product(turned(v), product(lp, q) - product(lq, p)))
-    blur = c[..., :1, None] + (s[..., :1] * s)[..., None, :]  # eps times which is the error of `size`
-    error = _norm(lq) * _norm(inner) + jnp.abs(by_step) * blur
+    by_step = product(turned(moved), inner) / jnp.where(size == 0, 1, size)
+    apart = turned(product(turned(v), product(lp, q) - moved))
+    # eps times these is the error of the product, and of `size`
+    error = _norm(step) * _norm(lp) * turned(_lengths(moved)) + _norm(lq) * _lengths(inner)
+    error += jnp.abs(by_step) * (c[..., :1, None] + (s[..., :1] * s)[..., None, :])
     equal = jnp.all(step == 0, (-2, -1), keepdims=True)  # where `size` may have underflowed to 0
     y = jnp.where((error >= (_norm(lp) + _norm(lq)) * size) & ~equal, apart, by_step)
     # P and Q of singular values below eps are any: P = Q is as near, and no distance is larger than that of the factors
@@ -40,6 +41,11 @@ def _spread(lp: Array, lq: Array):
 
 def _norm(x):
     return jnp.sqrt(squares(x, 2))[..., None, None]
+
+
+def _lengths(x):
+    """Of the columns, in a row."""
+    return jnp.sqrt(jnp.sum(x * x, -2, keepdims=True))
 
 
 def _unit(lp, lq):

@@ -1,6 +1,6 @@
 """Every cell on pairs that were made to break it: no nan, no negative, nothing beyond its range, asymmetric or unequal.
 
-By default 6,000 pairs of a few cells, in the slow run 100,000 of each. test_found.py has what they found, by its numbers.
+By default 6,000 pairs of a few cells, in the slow run 100,000 of each. What they found is in test_found.py by number.
 """
 
 import functools
