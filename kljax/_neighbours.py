@@ -87,6 +87,13 @@ def _by_rows(function: Callable[[Array, Array, Array], Array], x: Array, y: Arra
     return lax.map(row, (x, jnp.arange(len(x))), batch_size=max(1, min(len(x), BLOCK // len(y))))
 
 
+def in_units(*samples: Array) -> tuple[Array, ...]:
+    """A power of two of the size of the largest coordinate, and the samples in it: no float32 holds the square of 1e-21."""
+    most = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in samples])))
+    unit = jnp.where((most > 0) & (most < jnp.inf), _num.power_of_two(most), 1)
+    return unit, *(x / unit for x in samples)
+
+
 def nearest(x: Array, y: Array | None, k: int) -> Array:
     """The squared distance of every point of x to the k-th nearest of y, or of the other points of x."""
 
@@ -101,18 +108,20 @@ def bandwidth(kernel: Kernel, x: Array, y: Array) -> Array:
     """The kernel's own, or the median distance among the first points of both samples."""
     if kernel.bandwidth is not None:
         return jnp.asarray(kernel.bandwidth).astype(x.dtype)
-    some = lax.stop_gradient(jnp.concatenate([x[:_KNOWN], y[:_KNOWN]]))
+    unit, some = in_units(lax.stop_gradient(jnp.concatenate([x[:_KNOWN], y[:_KNOWN]])))
     i, j = np.triu_indices(len(some), 1)
-    median = jnp.sqrt(jnp.median(jnp.sum(jnp.square(some[i] - some[j]), -1)))
+    median = unit * jnp.sqrt(jnp.median(jnp.sum(jnp.square(some[i] - some[j]), -1)))
     return jnp.where(median > 0, median, 1)
 
 
 def discrepancy(kernel: Callable[[Array], Array], width: Array, x: Array, y: Array, unbiased: bool) -> Array:
     """Mean kernel within x, within y, minus twice that between; if unbiased no point is paired with itself."""
+    unit = _num.power_of_two(lax.stop_gradient(width))
+    x, y, width = x / unit, y / unit, width / unit
 
     def mean(a, b, own):
         def row(squares, i, numbers):
-            values = kernel(squares / width / width)
+            values = kernel(squares / (width * width))
             return jnp.sum(jnp.where(numbers == i, 0, values) if own else values)
 
         return jnp.sum(_by_rows(row, a, b) / len(a) / (len(b) - own))

@@ -158,6 +158,7 @@ def knn_kl(x: ArrayLike, y: ArrayLike, *, k: int = 5) -> Array:
     """
     x, y = _check.points("kljax.samples.knn_kl", x=x, y=y)
     _check.within("kljax.samples.knn_kl", "k", k, 1, min(len(x) - 1, len(y)))
+    _, x, y = _neighbours.in_units(x, y)
     logs = jnp.log(_neighbours.nearest(x, y, k)) - jnp.log(_neighbours.nearest(x, None, k))
     return x.shape[-1] / 2 * jnp.mean(logs) + math.log(len(y) / (len(x) - 1))
 
@@ -180,8 +181,9 @@ def knn_entropy(x: ArrayLike, *, k: int = 5) -> Array:
     (x,) = _check.points("kljax.samples.knn_entropy", x=x)
     n, d = x.shape
     _check.within("kljax.samples.knn_entropy", "k", k, 1, n - 1)
-    ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
-    return d / 2 * jnp.mean(jnp.log(_neighbours.nearest(x, None, k))) + ball + float(np.sum(1 / np.arange(k, n)))
+    rest = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1) + float(np.sum(1 / np.arange(k, n)))
+    unit, x = _neighbours.in_units(x)
+    return d * (jnp.mean(jnp.log(_neighbours.nearest(x, None, k))) / 2 + jnp.log(unit)) + rest
 
 
 @partial(jax.jit, static_argnames="unbiased")
@@ -227,7 +229,8 @@ def energy(x: ArrayLike, y: ArrayLike, *, unbiased: bool = True) -> Array:
     """
     x, y = _check.points("kljax.samples.energy", x=x, y=y)
     _check.within("kljax.samples.energy", "the smaller sample", min(len(x), len(y)), 2, 1 << 31)
-    return _neighbours.discrepancy(_neighbours.minus_distance, jnp.ones((), x.dtype), x, y, unbiased)
+    unit, x, y = _neighbours.in_units(x, y)
+    return unit * _neighbours.discrepancy(_neighbours.minus_distance, jnp.ones((), x.dtype), x, y, unbiased)
 
 
 @jax.jit

@@ -234,6 +234,23 @@ def test_discrepancies_by_hand(name):
         assert abs(samples.energy(x[:, 0], z, unbiased=False) - exact) < 1e-12
 
 
+@pytest.mark.parametrize("power", [-80, 80])
+def test_units_of_samples(power):
+    """Strains of space are of 1e-21, the squares of whose distances are 0: mmd_sq was 0 or nan, knn_kl nan."""
+    x, y = (np.asarray(z, np.float32) for z in np.random.default_rng(0).normal(size=(2, 40, 2)))
+    y, unit = y + np.float32(0.5), np.float32(2) ** power
+    far = [unit * z for z in (x, y)]
+    assert samples.knn_kl(*far) == samples.knn_kl(x, y)
+    assert abs(samples.knn_entropy(far[0]) - samples.knn_entropy(x) - 2 * power * np.log(2)) <= 1e-4
+    assert samples.energy(*far) == unit * samples.energy(x, y) != 0
+    for kernel, _ in KERNELS.values():
+        assert samples.mmd_sq(*far, kernel=kernel()) == samples.mmd_sq(x, y, kernel=kernel())
+        own = (samples.mmd_sq(*pair, kernel=kernel(width)) for pair, width in ((far, 1.5 * unit), ((x, y), 1.5)))
+        assert next(own) == next(own) != 0
+    slope, other = (jax.grad(samples.energy)(*pair) for pair in (far, (x, y)))
+    assert (slope == other).all() and np.isfinite(other).all()
+
+
 def test_gradients_of_distances_have_no_nan_on_the_diagonal():
     x, y = jax.random.normal(jax.random.key(0), (2, 12, 2))
     x = x.at[3].set(x[4])  # two equal points, and every point with itself
