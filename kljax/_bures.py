@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from kljax import _num
 from kljax._dense import product, solve, squares, turned
 
 
@@ -48,16 +47,10 @@ def _lengths(x):
     return jnp.sqrt(jnp.sum(x * x, -2, keepdims=True))
 
 
-def _unit(lp, lq):
-    """A power of two of the size of both factors: products of four of 1e-10 or 1e10 leave the range."""
-    return _num.power_of_two(jnp.max(jnp.abs(jnp.concatenate([lp, lq], -1)), (-2, -1), keepdims=True))
-
-
 @jax.custom_jvp
 def bures(lp: Array, lq: Array) -> Array:
-    """tr(cov(p) + cov(q) - 2 (cov(q)^(1/2) cov(p) cov(q)^(1/2))^(1/2)) >= 0 of lower triangular factors."""
-    unit = _unit(lp, lq)
-    return squares(_spread(lp / unit, lq / unit)[0] * unit, 2)
+    """tr(cov(p) + cov(q) - 2 (cov(q)^(1/2) cov(p) cov(q)^(1/2))^(1/2)) >= 0 of lower triangular factors of size 1."""
+    return squares(_spread(lp, lq)[0], 2)
 
 
 @bures.defjvp
@@ -69,9 +62,8 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _slopes(lp: Array, lq: Array) -> tuple[Array, Array]:
     """2 (I - T^-1) Lp and 2 (I - T) Lq."""
-    unit = _unit(lp, lq)
-    y, v, p, q = _spread(lp / unit, lq / unit)
-    inner = 2 * unit * product(v, turned(y))
+    y, v, p, q = _spread(lp, lq)
+    inner = 2 * product(v, turned(y))
     return product(inner, turned(q)), -product(inner, turned(p))
 
 

@@ -88,9 +88,8 @@ def _by_rows(function: Callable[[Array, Array, Array], Array], x: Array, y: Arra
 
 
 def in_units(*samples: Array) -> tuple[Array, ...]:
-    """A power of two of the size of the largest coordinate, and the samples in it: no float32 holds the square of 1e-21."""
-    most = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in samples])))
-    unit = jnp.where((most > 0) & (most < jnp.inf), _num.power_of_two(most), 1)
+    """A power of two of the size of all, and the samples in it: no float32 holds the square of 1e-21."""
+    unit = _num.unit(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in samples])))
     return unit, *(x / unit for x in samples)
 
 
@@ -116,7 +115,7 @@ def bandwidth(kernel: Kernel, x: Array, y: Array) -> Array:
 
 def discrepancy(kernel: Callable[[Array], Array], width: Array, x: Array, y: Array, unbiased: bool) -> Array:
     """Mean kernel within x, within y, minus twice that between; if unbiased no point is paired with itself."""
-    unit = _num.power_of_two(lax.stop_gradient(width))
+    unit = _num.unit(width)
     x, y, width = x / unit, y / unit, width / unit
 
     def mean(a, b, own):

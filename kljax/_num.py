@@ -234,8 +234,8 @@ def sqrt(x: Array) -> Array:
 def norm(x: Array) -> Array:
     """The 2-norm over the last axis, with derivative 0 at 0; no square overflows or underflows."""
     size = jnp.max(jnp.abs(x), -1, keepdims=True)
-    unit = jnp.where((size > 0) & jnp.isfinite(size), power_of_two(size), 1)
-    return unit[..., 0] * jnp.sqrt(jnp.sum(jnp.square(x / unit), -1))
+    one = unit(size)
+    return one[..., 0] * jnp.sqrt(jnp.sum(jnp.square(x / one), -1))
 
 
 @norm.defjvp
@@ -284,6 +284,12 @@ def _parts(a: Array, b: Array) -> tuple[Array, Array]:
 def power_of_two(x: Array) -> Array:
     """A power of two near x > 0: dividing by it loses nothing."""
     return lax.reduce_precision(x, *((11, 0) if x.dtype == jnp.float64 else (8, 0)))
+
+
+def unit(size: Array) -> Array:
+    """A power of two, taken for a constant, near the size of what is to be squared; 1 where that is 0 or not finite."""
+    size = lax.stop_gradient(size)
+    return jnp.where((size > 0) & jnp.isfinite(size), power_of_two(size), 1)
 
 
 def two_product(a: Array, b: Array) -> tuple[Array, Array]:

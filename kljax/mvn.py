@@ -98,7 +98,12 @@ def _wasserstein2(column: affinity.Densities, p: MVN, q: MVN) -> Array:
     @value
     """
     p, q = column.checked("wasserstein2", p, q)
-    return _num.sqrt(_dense.squares(p.loc - q.loc, 1) + _bures.bures(p.scale_tril, q.scale_tril))
+    delta, factors = p.loc - q.loc, (p.scale_tril, q.scale_tril)
+    size = jnp.max(jnp.abs(jnp.stack(factors)), (0, -2, -1))
+    inner = _num.unit(size)  # products of four numbers of 1e-10 or of 1e10 leave the range
+    unit = _num.unit(jnp.maximum(size, jnp.max(jnp.abs(delta), -1)))
+    spread = _bures.bures(*(x / inner[..., None, None] for x in factors))
+    return unit * _num.sqrt(_dense.squares(delta / unit[..., None], 1) + spread * (inner / unit) ** 2)
 
 
 _SHAPES = """

@@ -226,6 +226,7 @@ FACTORS = [  # pairs of factors of scales far apart, of which a decomposition kn
     ([[1, 0, 0], [0, 1e-9, 0], [0, 0, 1]], [[1, 0, 0], [0, 1e-30, 0], [0, 0, 1]]),
     ([[0.01, 0, 0], [0, 1, 0], [0, 0, 1]], [[1e-37, 0, 0], [0, 1, 0], [0, 0, 1]]),
     ([[1e-9, 0, 0], [0, 1e-9, 0], [0, 0, 1e-30]], [[1e-30, 0, 0], [0, 1e-30, 0], [0, 0, 1e-30]]),
+    ([[1e-21, 0, 0], [2e-21, 1e-21, 0], [0, 0, 2e-21]], [[2e-21, 0, 0], [0, 1e-21, 0], [0, 0, 1e-21]]),
     ([[3e17, 0, 0], [1e17, 1e17, 0], [0, 0, 1e17]], [[1e17, 0, 0], [-1e17, 2e17, 0], [0, 0, 1e-17]]),
 ]  # fmt: skip
 
@@ -249,3 +250,5 @@ def test_wasserstein_of_scales_far_apart(pair):
         assert all(np.isfinite(s.scale_tril).all() for s in slopes)
         assert all(np.linalg.norm(s.scale_tril) <= 1 + 64 * EPS for s in slopes), slopes  # no more than one moves it
         assert kljax.mvn.wasserstein2(x, x) == 0
+        apart = kljax.mvn.MVN(x.loc + np.float32(3 * size), x.scale_tril)
+        assert abs(float(kljax.mvn.wasserstein2(apart, x)) / float(size) / 27**0.5 - 1) <= 8 * EPS
