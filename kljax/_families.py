@@ -147,7 +147,7 @@ def _poisson_masses(x: Array) -> tuple[Array, Array, Array]:
 def _poisson_entropy_of(x: Array) -> Array:
     """The mean of -log mass = deviance + (log k! - k log k + k), terms >= 0."""
     rate, k, masses = _poisson_masses(x)
-    table = np.array([_log_factorial_rest(i) for i in range(k.shape[-1])])
+    table = np.array([_log_factorial_rest(i) for i in range(k.shape[-1])]).reshape(k.shape)
     d, near = k - rate, _num.magnitude(k - rate) < rate / 2
     some = jnp.where(rate > 0, rate, 1)
     close = some * _num.xlogx_rest(jnp.where(near, d / some, 0))

@@ -12,7 +12,7 @@ import pytest
 
 import kljax
 from kljax import affinity
-from tests import adversaries, corpus, matrix
+from tests import adversaries, corpus, families, matrix
 from tests.draws import EPS, SMALL
 
 ROWS = 2000
@@ -134,6 +134,7 @@ def test_triangle(column, name, batches):
         refuse(~(sides[2] <= (sides[0] + sides[1]) * (1 + 16 * EPS) + 16 * EPS), f"triangle of {column}.{name}", p, q)
 
 
+OF_ONE_COORDINATE = ("js", "js_distance", "tv")  # there is no closed form for more
 OF_DENSITIES = [
     (kind, name)
     for kind, (column, _) in DRAWS.items()
@@ -149,7 +150,7 @@ def test_densities(kind, name, batches):
     for batch in range(batches):
         chosen = options[batch % len(options)]
         what, (p, q) = f"{kind}.{name} {chosen}, seed {batch}", draw(batch, ROWS)
-        if name in ("js", "js_distance", "tv"):  # closed forms of one coordinate
+        if name in OF_ONE_COORDINATE:
             p, q = jax.tree.map(lambda x: x[:, :1], (p, q))
         value, slopes, other, equal = called(column, name, p, q, chosen)
         refuse(~(value >= 0), f"nan or negative, {what}", p, q)
@@ -162,6 +163,27 @@ def test_densities(kind, name, batches):
                 allowed = 64 * EPS * np.maximum(value, steps)
                 apart = np.where(value == other, 0, np.abs(value - other))
             refuse(~(apart <= allowed + EPS**2), f"asymmetric, {what}", p, q)
+
+
+WIDE = {"Dirichlet": [0.3, 2.0, 7.0], "VonMisesFisher": [0.5, -2.0, 1.0], "Wishart": [4.5, 1.25, 0.5, 0.75]}
+
+
+@pytest.mark.parametrize("kind", matrix.tiers((*DRAWS, *WIDE), ("Poisson", "MVN")))
+def test_no_cell_promotes_ranks_or_dtypes(kind):
+    """Traced alone, which costs no compilation: value and slopes of a batch of two axes, under the strict flags."""
+    if kind in WIDE:
+        column, pair = "expfam", [families.wrap(kind, np.float32([WIDE[kind]] * 6)) for _ in "pq"]
+    else:
+        column, pair = DRAWS[kind][0], DRAWS[kind][1](0, 6)
+    pair = jax.tree.map(lambda x: jnp.asarray(x).reshape(2, 3, *x.shape[1:]), tuple(pair))
+    for name in [c for c in matrix.EXISTS[column] if c not in matrix.SPECIAL]:
+        f, options = corpus.cell(column, name), {k: jnp.float32(v) for k, v in matrix.options(name)[0].items()}
+        if column == "normal" and name in OF_ONE_COORDINATE:
+            options["axis"] = ()
+        sides = 0 if name in matrix.ONE else (0, 1)
+        found = jax.eval_shape(jax.value_and_grad(lambda p, q, f=f, o=options: f(p, q, **o).sum(), sides), *pair)
+        assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(found)), name
+        assert jax.tree.map(jnp.shape, found[1]) == jax.tree.map(jnp.shape, pair if sides else pair[0]), name
 
 
 FLAGS = {
