@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _num
+from kljax import _num, _skew
 from kljax._pair import Pair, Slope
 
 
@@ -145,72 +145,83 @@ def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
     return Slope(weighted, shown(plain), wild=pair.d == -jnp.inf)
 
 
-def _js_parts(pair: Pair, w: Array) -> tuple[Array, Array, Array]:
-    """The mixture m = w p + (1 - w) q and p - q times the third, a power of two.
+def _js_parts(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
+    """The mixture m = w p + v q, v = 1 - w, and p - q times the third, a power of two.
 
     Without it w p of masses of 1e-37 is flushed to zero.
     """
     lift = jnp.where(pair.p + pair.q < _num.tiny(pair.p) * 2**60, 2.0**60, 1)
-    return w * (pair.p * lift) + (1 - w) * (pair.q * lift), pair.delta * lift, lift
+    return w * (pair.p * lift) + v * (pair.q * lift), pair.delta * lift, lift
 
 
 def _js_term(pair: Pair, w: Array) -> Array:
-    m, delta, lift = _js_parts(pair, w)
+    m, delta, lift = _js_parts(pair, w, 1 - w)
     # each its own quotient: a compiler keeps one that is used twice in memory
     over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
     value = m * (w * _num.xlogx_rest(over_p) + (1 - w) * _num.xlogx_rest(over_q)) / lift
-    return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), 0, jnp.nan))
+    end = _skew.at_an_end(w, jnp.where(w == 0, _kl_term(pair), _kl_term(pair.swap())))
+    return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), end, jnp.nan))
 
 
-def _js_slope(pair: Pair, w: Array) -> Slope:  # w log(p/m), far -w log(m / (w p)) = -w log(1 + (1-w) q / (w p))
-    inside = (w > 0) & (w < 1)
-    w = jnp.where(inside, w, 0.5)
+def _js_slope(pair: Pair, w: Array) -> Slope:
+    return _js_slope_by(pair, w, 1 - w)
+
+
+def _js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
+    inside = (w > 0) & (v > 0)
+    w, v = jnp.where(inside, w, 0.5), jnp.where(inside, v, 0.5)
     far = _far(pair)
-    m, delta, lift = _js_parts(pair, w)
-    over, under = jnp.where(far, pair.q * ((1 - w) / w), present(pair.p) * lift), jnp.where(far, pair.p, m)
+    m, delta, lift = _js_parts(pair, w, v)
+    over, under = jnp.where(far, pair.q * (v / w), present(pair.p) * lift), jnp.where(far, pair.p, m)
     share = _num.divide(over, under)
-    x = jnp.where(far, share, (1 - w) * _num.divide(delta, m))
+    x = jnp.where(far, share, v * _num.divide(delta, m))
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
     plain = jnp.where(inside, w, 0) * jnp.where(far, -log, log)
-    return Slope(pair.p * plain, plain, far, jnp.where(inside, -w * jnp.log(w), 0))
+    low = w < 0.5  # where v has lost what w is
+    reach = -w * jnp.where(low, jnp.log(w), _num.log1p(jnp.where(low, 0, -v)))
+    return Slope(pair.p * plain, plain, far, jnp.where(inside, reach, 0))
 
 
 def _js_mirrored(pair: Pair, w: Array) -> Slope:
-    return _js_slope(pair, 1 - w)
+    return _js_slope_by(pair, 1 - w, w)  # of 1e-6 what is 1 - (1 - w) is off by 1 %
 
 
 def _scaled_js_term(pair: Pair, w: Array) -> Array:
     """(p - q) (h((1 - w) r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
-    m, delta, _ = _js_parts(pair, w)
+    m, delta, _ = _js_parts(pair, w, 1 - w)
     over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
     value = pair.delta * (_num.xlogx_mean(over_p) - _num.xlogx_mean(over_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
     return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
 
 
-def _scaled_js_slope(pair: Pair, w: Array) -> Slope:  # log(p/m) / (1 - w)
-    m, delta, lift = _js_parts(pair, w)
+def _scaled_js_slope(pair: Pair, w: Array) -> Slope:
+    return _scaled_js_slope_by(pair, w, 1 - w)
+
+
+def _scaled_js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v
+    m, delta, lift = _js_parts(pair, w, v)
     r = _num.divide(delta, m)
     r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
-    y = (1 - w) * r
+    y = v * r
     near = (y > -0.5) & (y < 1)
     share = _num.quotient(present(pair.p) * lift, jnp.where(m > 0, m, 1))
-    apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, 1 - w)
+    apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, v)
     plain = jnp.where(near, r * _num.log1p_ratio(jnp.where(near, y, 0)), apart)
     some = jnp.where(w > 0, w, 1)
     rest = _num.divide(pair.q, pair.p) / some
-    tail = rest * _num.log1p_ratio((1 - w) * rest)
-    low = some < 0.5  # where w - 1 would round away what w is
-    reach = jnp.where(low, -jnp.log(some) / jnp.where(low, 1 - w, 1), _num.log1p_ratio(jnp.where(low, 0, some - 1)))
+    tail = rest * _num.log1p_ratio(v * rest)
+    low = some < 0.5  # where v has lost what w is
+    reach = jnp.where(low, -jnp.log(some) / jnp.where(low, v, 1), _num.log1p_ratio(jnp.where(low, 0, -v)))
     reach = jnp.where(w > 0, reach, 0)
     far = _far(pair) & (tail < reach / 2)
     plain = shown(jnp.where(far, -tail, plain))
-    wild = ((w == 0) & (pair.d == jnp.inf)) | ((w == 1) & (pair.d == -jnp.inf))
+    wild = ((w == 0) & (pair.d == jnp.inf)) | ((v == 0) & (pair.d == -jnp.inf))
     return Slope(jnp.where(pair.p > 0, pair.p, _num.tiny(pair.p)) * plain, plain, far, reach, wild)
 
 
 def _scaled_js_mirrored(pair: Pair, w: Array) -> Slope:
-    return _scaled_js_slope(pair, 1 - w)
+    return _scaled_js_slope_by(pair, 1 - w, w)
 
 
 def _excess(pair: Pair, gamma: Array) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from kljax import _normal, _num, rows
+from kljax import _normal, _num, _skew
 from kljax._points import is_zero
 
 ROOT_TAU = math.sqrt(2 * math.pi)
@@ -126,27 +126,53 @@ def _grid(z: Array, r: Array) -> _Grid:
     return _Grid(*(x.reshape(*x.shape[:-2], -1) for x in (y, v, dy, dv)))
 
 
-def _js_value(z, s, e, r, w, grid):
-    z, s, e, w = (x[..., None] for x in (z, s, e, w))
+def _js_terms(z: Array, s: Array, e: Array, w: Array, v: Array, grid: _Grid) -> tuple[Array, ...]:
+    """log of lesser density over larger, that ratio - 1, their weights, the larger mass, where it is of large."""
+    z, s, e, w, v = (x[..., None] for x in (z, s, e, w, v))
     t = 0.5 * (z + e * grid.y) * (grid.v + grid.y) - s
-    less, row = t <= 0, rows.js(w)
-    t = -_num.magnitude(t)
-    x = _num.expm1(t)
-    terms = jnp.where(less, _density(grid.v) * grid.dv * row.f(t, x, w), _density(grid.y) * grid.dy * row.r(t, x, w))
-    return jnp.sum(terms, -1)
+    less, t = t <= 0, -_num.magnitude(t)
+    mass = jnp.where(less, _density(grid.v) * grid.dv, _density(grid.y) * grid.dy)
+    return t, _num.expm1(t), jnp.where(less, w, v), jnp.where(less, v, w), mass, less
+
+
+def _over_weight(t: Array, x: Array, w: Array, v: Array) -> Array:
+    """The slope of js in the weight of the lesser mass over the larger: KL of the one less KL of the other to m."""
+    m, y = v + w * jnp.exp(t), w * x
+    some, near = jnp.where(m > 0, m, 1), y > -2 / 3
+    y = jnp.where(near, y, 0)
+    far = w * x - jnp.where(v > 0, jnp.log(some), t)
+    return m * _num.xlogx_rest(v * x / some) - jnp.where(near, y * y * _num.log1p_gap(y), far)
 
 
 @jax.custom_jvp
-def _js(z: Array, s: Array, e: Array, r: Array, w: Array) -> Array:
-    return _js_value(z, s, e, r, w, _grid(z, r))
+def _js_weight(z: Array, s: Array, e: Array, r: Array, w: Array, v: Array) -> Array:
+    """The slope of js in its weight w, v = 1 - w; its own slopes in z and s are those of `_js_slopes` in the weight."""
+    t, x, w, v, mass, less = _js_terms(z, s, e, w, v, _grid(z, r))
+    return jnp.sum(jnp.where(less, mass, -mass) * _over_weight(t, x, w, v), -1)
 
 
-def _js_slopes(z, s, e, r, w, grid):
+@_js_weight.defjvp
+def _(primals, tangents):
+    z, s, e, r, w, v = primals
+    grid, step = lax.stop_gradient(_grid(z, r)), (jnp.ones_like(z), -jnp.ones_like(z))
+    over_z, over_s = jax.jvp(lambda w, v: _js_slopes(z, s, e, r, w, v, grid), (w, v), step)[1]
+    over_w = jax.jvp(lambda w, v: _js_weight.fun(z, s, e, r, w, v), (w, v), step)[1]
+    return _js_weight(*primals), over_z * tangents[0] + over_s * tangents[1] + over_w * tangents[4]
+
+
+@jax.custom_jvp
+def _js(z: Array, s: Array, e: Array, r: Array, w: Array, v: Array) -> Array:
+    """Of weights w and v = 1 - w, of which the smaller is exact."""
+    t, x, first, second, mass, _ = _js_terms(z, s, e, w, v, _grid(z, r))
+    return w * v * jnp.sum(mass * _skew.value(t, x, first, second), -1)
+
+
+def _js_slopes(z, s, e, r, w, v, grid):
     """w E[log(small/m) g(y)], g the score of the small Normal; from the logarithm its value at y = 0 is subtracted."""
     log_ratio = s - 0.5 * z * z
-    at_zero = (1 - w) * jnp.exp(log_ratio)
+    at_zero = v * jnp.exp(log_ratio)
     share = jnp.where(w > 0, at_zero / jnp.where(w > 0, w + at_zero, 1), 1)[..., None]
-    odds = (_log(w) - _log(1 - w) - log_ratio)[..., None]
+    odds = (_log(w) - _log(v) - log_ratio)[..., None]
     y = grid.y
     step = -y * ((r * z)[..., None] + (0.5 * e * (2 + e))[..., None] * y)
     mass = -w[..., None] * _density(y) * grid.dy * _log_mean(step, share, odds)
@@ -154,14 +180,14 @@ def _js_slopes(z, s, e, r, w, grid):
 
 
 def _js_jvp(primals, tangents):
-    z, s, e, r, w = primals
+    z, s, e, r, w, v = primals
     grid = lax.stop_gradient(_grid(z, r))
-    over_z, over_s = _js_slopes(z, s, e, r, w, grid)
+    over_z, over_s = _js_slopes(z, s, e, r, w, v, grid)
     tangent = jnp.zeros_like(z)
     for slope, step in zip((over_z, over_s), tangents, strict=False):
         tangent += 0 if is_zero(step) else slope * step
     if not is_zero(tangents[4]):
-        tangent += jax.jvp(lambda w: _js_value(z, s, e, r, w, grid), (w,), (tangents[4],))[1]
+        tangent += _js_weight(z, s, e, r, w, v) * tangents[4]
     return _js(*primals), tangent
 
 
@@ -177,5 +203,6 @@ def js(p: Any, q: Any, weight: Array) -> Array:
     near = v.r > least
     s, e, r = jnp.where(near, v.s, math.log(least)), jnp.where(near, v.e, -1), jnp.where(near, v.r, least)
     z = jnp.where(jnp.abs(v.z) < FARTHEST, v.z, jnp.where(v.z < 0, -FARTHEST, FARTHEST))
-    value = _js(z, s, e, r, jnp.where(up, 1 - weight, weight))
+    other = 1 - weight  # each as it stands: of 1e-6 what is 1 - (1 - weight) is off by 1 %
+    value = _js(z, s, e, r, jnp.where(up, other, weight), jnp.where(up, weight, other))
     return jnp.where(jnp.isnan(v.z + v.r), jnp.nan, value)

@@ -135,6 +135,11 @@ def _(primals, tangents):
     return expm1(primals[0]), jnp.exp(primals[0]) * tangents[0]
 
 
+def ratio(t: Array, x: Array) -> Array:
+    """u = e^t of x = u - 1: 1 + x has lost its digits where u is small, and e^t some of its where u is near 1."""
+    return jnp.where(x > -0.5, 1 + x, jnp.exp(t))
+
+
 def atanh_remainder(s: Array) -> Array:
     """(atanh(s)/s - 1) / s^2 for |s| <= 1/2."""
     return polynomial(_ATANH_REMAINDER, s * s)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _convex, _direct, _direct_power, _num
+from kljax import _convex, _direct, _direct_power, _num, _skew
 
 Term = Callable[..., Array]
 
@@ -51,11 +51,6 @@ class Row:
     tails: tuple[Term, Term] | None = None
     growth: Callable[..., tuple[Any, Any]] | None = None
     direct: _direct.Direct | None = None
-
-
-def _ratio(t: Array, x: Array) -> Array:
-    """u itself: 1 + x has lost its digits where u is small, and e^t some of its where u is near 1."""
-    return jnp.where(x > -0.5, 1 + x, jnp.exp(t))
 
 
 def _t_exp_t(t: Array, x: Array) -> Array:
@@ -110,7 +105,7 @@ def _tv_tail(t, x):
 
 
 def _hellinger(t, x):  # (sqrt u - 1)^2 / 2
-    root = jnp.sqrt(_ratio(t, x))
+    root = jnp.sqrt(_num.ratio(t, x))
     return jnp.square(x / (1 + root)) / 2
 
 
@@ -163,72 +158,20 @@ def _le_cam_tail(t, x):
     return 4 * jnp.square(u / (1 + u))
 
 
-def _log_mixture(t, x, w):
-    """log(1 - w + w u), the mixture m over the larger mass; by two logarithms where u may have underflowed."""
-    near = w * x > -2 / 3
-    far = jnp.logaddexp(_num.log1p(-jnp.where(near, 0, w)), jnp.log(jnp.where(near, 1, w)) + jnp.where(near, 0, t))
-    return jnp.where(near, _num.log1p(jnp.where(near, w * x, 0)), far)
-
-
-def _skew(t, x, w):
-    """JS of weight w over w (1 - w): KL of each side to m = 1 - w + w u, with no division by w or by 1 - w."""
-    near = w * x > -2 / 3
-    y = jnp.where(near, w * x, 0)
-    from_q = w * x * x * _num.log1p_gap(y)
-    far = (x * w - _log_mixture(t, x, w)) / jnp.where(near, 1, w)
-    m = 1 - w + w * _ratio(t, x)
-    to_p = (1 - w) * x * x / jnp.where(m > 0, m, 1)  # m = 0 only where w = 1, and there the term is 0
-    return to_p * _num.xlogx_gap((1 - w) * x / jnp.where(m > 0, m, 1)) + jnp.where(near, from_q, far)
-
-
-def _skew_d(t, x, w):  # log(u/m) / (1 - w)
-    m = 1 - w + w * _ratio(t, x)
-    y = _num.quotient((1 - w) * x, jnp.where(m > 0, m, 1))
-    near = y > -0.5  # at w = 1 this is x/u = 1 - 1/u, the slope of reverse KL
-    far = (t - _log_mixture(t, x, w)) / jnp.where(near, 1, 1 - w)
-    whole = jnp.where(m > 0, _num.quotient(x, jnp.where(m > 0, m, 1)), -jnp.inf)
-    return jnp.where(near, whole * _num.log1p_ratio(jnp.where(near, y, 0)), far)
-
-
-def _skew_tail(t, x, w):
-    safe = jnp.where(w > 0, w, 1)  # w = 0 is KL, whose slope is unbounded: the tail is not used
-    u = jnp.exp(t)
-    return u / safe * _num.log1p_ratio((1 - w) / safe * u)
-
-
-def _flip(function):
-    """The same function of the other weight, 1 - w: what r is to f in a skewed row."""
-
-    def flipped(t, x, w):
-        return function(t, x, 1 - w)
-
-    return flipped
-
-
-def _weighted(function):
-    """js from scaled_js: times w (1 - w), and 0 at the ends, where the scaled row may be infinite."""
-
-    def weighted(t, x, w):
-        c = w * (1 - w)
-        return jnp.where(c > 0, c * function(t, x, w), jnp.where(c == 0, 0, jnp.nan))
-
-    return weighted
-
-
 def _hockey_f(t, x, gamma):  # max(u - gamma, 0), gamma >= 1
     return jnp.where(gamma >= 1, jnp.zeros_like(t), jnp.nan)
 
 
 def _hockey_r(t, x, gamma):  # max(1 - gamma u, 0)
-    return jnp.where(gamma >= 1, jnp.maximum(1 - gamma * _ratio(t, x), 0), jnp.nan)
+    return jnp.where(gamma >= 1, jnp.maximum(1 - gamma * _num.ratio(t, x), 0), jnp.nan)
 
 
 def _hockey_dr(t, x, gamma):
-    return jnp.where(gamma * _ratio(t, x) < 1, -gamma, 0) + jnp.zeros_like(t)
+    return jnp.where(gamma * _num.ratio(t, x) < 1, -gamma, 0) + jnp.zeros_like(t)
 
 
 def _hockey_tail_f(t, x, gamma):
-    return jnp.where(gamma * _ratio(t, x) < 1, 0, 1) + jnp.zeros_like(t)
+    return jnp.where(gamma * _num.ratio(t, x) < 1, 0, 1) + jnp.zeros_like(t)
 
 
 def _hockey_tail_r(t, x, gamma):
@@ -313,11 +256,11 @@ def _tsallis_tail_r(t, x, a):  # a times the tail of alpha's r, which divides by
     return jnp.where(t > -jnp.inf, jnp.exp(a * jnp.where(t > -jnp.inf, t, 0)), 0)
 
 
-_js_f, _js_r = _weighted(_skew), _weighted(_flip(_skew))
-_js_df, _js_dr = _weighted(_skew_d), _weighted(_flip(_skew_d))
-_skew_r, _skew_dr = _flip(_skew), _flip(_skew_d)
-_skew_tails = (_skew_tail, _flip(_skew_tail))
-_js_tails = (_weighted(_skew_tail), _weighted(_flip(_skew_tail)))
+_skew_f, _skew_r = _skew.of(_skew.value), _skew.flipped(_skew.value)
+_skew_df, _skew_dr = _skew.of(_skew.slope), _skew.flipped(_skew.slope)
+_skew_tails = (_skew.of(_skew.tail), _skew.flipped(_skew.tail))
+_js_f, _js_r, _js_df, _js_dr = (_skew.weighted(f) for f in (_skew_f, _skew_r, _skew_df, _skew_dr))
+_js_tails = tuple(_skew.weighted(f) for f in _skew_tails)
 
 # The table. Without a parameter a row is a value, with one it is a constructor.
 kl = Row(_kl_f, _kl_r, _kl_df, _kl_dr, tails=(_no_tail, _exp_tail), direct=_direct.kl)
@@ -344,7 +287,7 @@ def js(weight: Any = 0.5) -> Row:
 
 def scaled_js(weight: Any) -> Row:
     """Jensen-Shannon over w (1 - w): KL(p, q) at weight 0 and KL(q, p) at weight 1, without a jump."""
-    return Row(_skew, _skew_r, _skew_d, _skew_dr, (weight,), _skew_tails, direct=_direct.scaled_js)
+    return Row(_skew_f, _skew_r, _skew_df, _skew_dr, (weight,), _skew_tails, direct=_direct.scaled_js)
 
 
 def hockey_stick(gamma: Any) -> Row:
