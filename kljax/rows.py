@@ -260,7 +260,7 @@ _skew_f, _skew_r = _skew.of(_skew.value), _skew.flipped(_skew.value)
 _skew_df, _skew_dr = _skew.of(_skew.slope), _skew.flipped(_skew.slope)
 _skew_tails = (_skew.of(_skew.tail), _skew.flipped(_skew.tail))
 _js_f, _js_r, _js_df, _js_dr = (_skew.weighted(f) for f in (_skew_f, _skew_r, _skew_df, _skew_dr))
-_js_tails = tuple(_skew.weighted(f) for f in _skew_tails)
+_js_tails = (_skew.weighted(_skew_tails[0]), _skew.weighted(_skew_tails[1]))
 
 # The table. Without a parameter a row is a value, with one it is a constructor.
 kl = Row(_kl_f, _kl_r, _kl_df, _kl_dr, tails=(_no_tail, _exp_tail), direct=_direct.kl)

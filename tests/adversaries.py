@@ -53,7 +53,7 @@ def weights(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         scaled = plain * np.where(scale > 0, np.minimum(scale, MAX / 2 / plain.sum(-1, keepdims=True)), 1)
         return _massive(np.where(alive, _chosen(rng, [scaled, scaled, scaled, few, wild]), 0))
 
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):  # a row may have no mass yet
         p, other = side(), side()
         near = p * (1 + 10 ** rng.uniform(-7, -1, (rows, 1)) * rng.uniform(-1, 1, p.shape))
         moved = p * np.float32(2.0) ** np.where(p.max(-1, keepdims=True) > 1, -1, 1)

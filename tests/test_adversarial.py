@@ -92,7 +92,7 @@ def slack(column, name, p, q, value, slopes):
 
 def highest(name, options):
     """`matrix.upper`, with the digits that 1 - 1e-30 loses."""
-    if name in ("js", "scaled_js") and options["weight"] < 1e-8:
+    if name in ("js", "scaled_js") and 0 < options["weight"] < 1e-8:
         w = options["weight"]
         return (1 - np.log(w)) * (w if name == "js" else 1)
     return matrix.upper(name, adversaries.OUTCOMES, **options)
