@@ -164,7 +164,8 @@ def _(primals, tangents):
 def _js(z: Array, s: Array, e: Array, r: Array, w: Array, v: Array) -> Array:
     """Of weights w and v = 1 - w, of which the smaller is exact."""
     t, x, first, second, mass, _ = _js_terms(z, s, e, w, v, _grid(z, r))
-    return w * v * jnp.sum(mass * _skew.value(t, x, first, second), -1)
+    value = w * v * jnp.sum(mass * _skew.value(t, x, first, second), -1)
+    return jnp.where((w >= 0) & (v >= 0), value, jnp.nan)
 
 
 def _js_slopes(z, s, e, r, w, v, grid):

@@ -194,6 +194,14 @@ def test_js_of_normals_by_its_weight(weight, swapped):
         assert np.allclose(x.ravel(), y.ravel(), rtol=1e-9), (mixed, other)
 
 
+def test_no_js_of_a_weight_that_is_none():
+    p, q = (kljax.normal.Normal(jnp.float32([0, 0, loc]), jnp.float32([1, 2, s])) for loc, s in ((0, 1), (1e4, 1)))
+    for weight in (-0.5, 1.5, np.nan):
+        assert np.isnan(kljax.normal.js(p, q, weight=jnp.float32(weight), axis=())).all()
+    for weight in (0.0, 1.0):
+        assert (kljax.normal.js(p, q, weight=jnp.float32(weight), axis=()) == 0).all()
+
+
 def test_a_slope_whose_square_root_squared_would_overflow():
     """d^2 / spread, in reverse mode: (d / spread)^2 came before the small ratio of the scales that it is times."""
     p, q = (kljax.normal.Normal(jnp.float32([loc]), jnp.float32([s])) for loc, s in ((8.0, 4.0), (0.0, 1e-9)))
