@@ -154,20 +154,16 @@ def _js_parts(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
     return w * (pair.p * lift) + v * (pair.q * lift), pair.delta * lift, lift
 
 
-def _js_term(pair: Pair, w: Array) -> Array:
-    m, delta, lift = _js_parts(pair, w, 1 - w)
+def _js_term(pair: Pair, w: Array, v: Array) -> Array:
+    m, delta, lift = _js_parts(pair, w, v)
     # each its own quotient: a compiler keeps one that is used twice in memory
-    over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
-    value = m * (w * _num.xlogx_rest(over_p) + (1 - w) * _num.xlogx_rest(over_q)) / lift
+    over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
+    value = m * (w * _num.xlogx_rest(over_p) + v * _num.xlogx_rest(over_q)) / lift
     end = _skew.at_an_end(w, jnp.where(w == 0, _kl_term(pair), _kl_term(pair.swap())))
     return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), end, jnp.nan))
 
 
-def _js_slope(pair: Pair, w: Array) -> Slope:
-    return _js_slope_by(pair, w, 1 - w)
-
-
-def _js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
+def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
     inside = (w > 0) & (v > 0)
     w, v = jnp.where(inside, w, 0.5), jnp.where(inside, v, 0.5)
     far = _far(pair)
@@ -182,24 +178,16 @@ def _js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w
     return Slope(pair.p * plain, plain, far, jnp.where(inside, reach, 0))
 
 
-def _js_mirrored(pair: Pair, w: Array) -> Slope:
-    return _js_slope_by(pair, 1 - w, w)  # of 1e-6 what is 1 - (1 - w) is off by 1 %
-
-
-def _scaled_js_term(pair: Pair, w: Array) -> Array:
-    """(p - q) (h((1 - w) r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
-    m, delta, _ = _js_parts(pair, w, 1 - w)
-    over_p, over_q = (1 - w) * _num.divide(delta, m), w * _num.divide(-delta, m)
+def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
+    """(p - q) (h(v r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
+    m, delta, _ = _js_parts(pair, w, v)
+    over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
     value = pair.delta * (_num.xlogx_mean(over_p) - _num.xlogx_mean(over_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
     return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
 
 
-def _scaled_js_slope(pair: Pair, w: Array) -> Slope:
-    return _scaled_js_slope_by(pair, w, 1 - w)
-
-
-def _scaled_js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v
+def _scaled_js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v
     m, delta, lift = _js_parts(pair, w, v)
     r = _num.divide(delta, m)
     r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
@@ -218,10 +206,6 @@ def _scaled_js_slope_by(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / 
     plain = shown(jnp.where(far, -tail, plain))
     wild = ((w == 0) & (pair.d == jnp.inf)) | ((v == 0) & (pair.d == -jnp.inf))
     return Slope(jnp.where(pair.p > 0, pair.p, _num.tiny(pair.p)) * plain, plain, far, reach, wild)
-
-
-def _scaled_js_mirrored(pair: Pair, w: Array) -> Slope:
-    return _scaled_js_slope_by(pair, 1 - w, w)
 
 
 def _excess(pair: Pair, gamma: Array) -> Array:
@@ -249,6 +233,6 @@ tv = Direct(_tv_term, _tv_slope, _tv_slope, _TV_SUMS, _tv_joined)
 hellinger_sq = Direct(_hellinger_term, _hellinger_slope, _hellinger_slope)
 le_cam = Direct(_le_cam_term, _le_cam_slope, _le_cam_slope)
 chi2 = Direct(_chi2_term, _chi2_slope, _chi2_mirrored)
-js = Direct(_js_term, _js_slope, _js_mirrored)
-scaled_js = Direct(_scaled_js_term, _scaled_js_slope, _scaled_js_mirrored)
+js = Direct(_skew.of(_js_term), _skew.of(_js_slope), _skew.flipped(_js_slope))
+scaled_js = Direct(_skew.of(_scaled_js_term), _skew.of(_scaled_js_slope), _skew.flipped(_scaled_js_slope))
 hockey_stick = Direct(_hockey_term, _hockey_slope, _hockey_mirrored)

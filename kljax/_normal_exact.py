@@ -135,29 +135,25 @@ def _js_terms(z: Array, s: Array, e: Array, w: Array, v: Array, grid: _Grid) -> 
     return t, _num.expm1(t), jnp.where(less, w, v), jnp.where(less, v, w), mass, less
 
 
-def _over_weight(t: Array, x: Array, w: Array, v: Array) -> Array:
-    """The slope of js in the weight of the lesser mass over the larger: KL of the one less KL of the other to m."""
-    m, y = v + w * jnp.exp(t), w * x
-    some, near = jnp.where(m > 0, m, 1), y > -2 / 3
-    y = jnp.where(near, y, 0)
-    far = w * x - jnp.where(v > 0, jnp.log(some), t)
-    return m * _num.xlogx_rest(v * x / some) - jnp.where(near, y * y * _num.log1p_gap(y), far)
-
-
 @jax.custom_jvp
 def _js_weight(z: Array, s: Array, e: Array, r: Array, w: Array, v: Array) -> Array:
     """The slope of js in its weight w, v = 1 - w; its own slopes in z and s are those of `_js_slopes` in the weight."""
     t, x, w, v, mass, less = _js_terms(z, s, e, w, v, _grid(z, r))
-    return jnp.sum(jnp.where(less, mass, -mass) * _over_weight(t, x, w, v), -1)
+    lesser, larger = _skew.parts(t, x, w, v)
+    return jnp.sum(jnp.where(less, mass, -mass) * (v * lesser - w * larger), -1)
 
 
-@_js_weight.defjvp
-def _(primals, tangents):
+def _js_weight_jvp(primals, tangents):
     z, s, e, r, w, v = primals
     grid, step = lax.stop_gradient(_grid(z, r)), (jnp.ones_like(z), -jnp.ones_like(z))
-    over_z, over_s = jax.jvp(lambda w, v: _js_slopes(z, s, e, r, w, v, grid), (w, v), step)[1]
-    over_w = jax.jvp(lambda w, v: _js_weight.fun(z, s, e, r, w, v), (w, v), step)[1]
-    return _js_weight(*primals), over_z * tangents[0] + over_s * tangents[1] + over_w * tangents[4]
+    slopes = jax.jvp(lambda w, v: _js_slopes(z, s, e, r, w, v, grid), (w, v), step)[1]
+    tangent = sum((slope * t for slope, t in zip(slopes, tangents, strict=False) if not is_zero(t)), jnp.zeros_like(z))
+    if not is_zero(tangents[4]):  # at an end it may be infinite
+        tangent += jax.jvp(lambda w, v: _js_weight.fun(z, s, e, r, w, v), (w, v), step)[1] * tangents[4]
+    return _js_weight(*primals), tangent
+
+
+_js_weight.defjvp(_js_weight_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp

@@ -4,6 +4,7 @@ Both weights are given, w of the lesser mass and v = 1 - w: of w = 1e-6 what is 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +13,40 @@ from jax import Array
 from kljax import _num
 
 
-def _log_mixture(t: Array, x: Array, w: Array, v: Array) -> Array:
-    """log(v + w u), the mixture m over the larger mass; by two logarithms where u may have underflowed."""
+def _mixture(t: Array, x: Array, w: Array, v: Array) -> tuple[Array, Array]:
+    """m = v + w u over the larger mass, 1 for 0 (u has underflowed and v is 0), and its logarithm."""
+    m, near = v + w * _num.ratio(t, x), w * x > -2 / 3
+    some = jnp.where(m == 0, 1, m)
+    far = jnp.where(m == 0, t, jnp.log(some))
+    return some, jnp.where(near, _num.log1p(jnp.where(near, w * x, 0)), far)
+
+
+def parts(t: Array, x: Array, w: Array, v: Array) -> tuple[Array, Array]:
+    """KL of the lesser mass to m over v, and of the larger to m over w, with no division by a weight.
+
+    Their sum is the row. The slope of w v times it in w is v times the first less w times the second.
+    """
+    m, log = _mixture(t, x, w, v)
     near = w * x > -2 / 3
-    far = jnp.logaddexp(jnp.log(jnp.where(near, 1, v)), jnp.log(jnp.where(near, 1, w)) + jnp.where(near, 0, t))
-    return jnp.where(near, _num.log1p(jnp.where(near, w * x, 0)), far)
+    far = (x * w - log) / jnp.where(near, 1, w)
+    y = jnp.where(near, w * x, 0)
+    return v * x * x / m * _num.xlogx_gap(v * x / m), jnp.where(near, w * x * x * _num.log1p_gap(y), far)
 
 
 def value(t: Array, x: Array, w: Array, v: Array) -> Array:
-    """KL of each side to m = v + w u, with no division by a weight."""
-    near = w * x > -2 / 3
-    y = jnp.where(near, w * x, 0)
-    from_q = w * x * x * _num.log1p_gap(y)
-    far = (x * w - _log_mixture(t, x, w, v)) / jnp.where(near, 1, w)
-    m = v + w * _num.ratio(t, x)
-    to_p = v * x * x / jnp.where(m > 0, m, 1)  # m = 0 only where w = 1, and there the term is 0
-    return to_p * _num.xlogx_gap(v * x / jnp.where(m > 0, m, 1)) + jnp.where(near, from_q, far)
+    """The row itself, f of the ratio."""
+    lesser, larger = parts(t, x, w, v)
+    return lesser + larger
 
 
 def slope(t: Array, x: Array, w: Array, v: Array) -> Array:
     """log(u/m) / v."""
-    m = v + w * _num.ratio(t, x)
-    y = _num.quotient(v * x, jnp.where(m > 0, m, 1))
+    m, log = _mixture(t, x, w, v)
+    y = _num.quotient(v * x, m)
     near = y > -0.5  # at w = 1 this is x/u = 1 - 1/u, the slope of reverse KL
-    far = (t - _log_mixture(t, x, w, v)) / jnp.where(near, 1, v)
-    whole = jnp.where(m > 0, _num.quotient(x, jnp.where(m > 0, m, 1)), -jnp.inf)
-    return jnp.where(near, whole * _num.log1p_ratio(jnp.where(near, y, 0)), far)
+    some = (v > 0) | (_num.ratio(t, x) > 0)
+    whole = jnp.where(some, _num.quotient(x, m), -jnp.inf)
+    return jnp.where(near, whole * _num.log1p_ratio(jnp.where(near, y, 0)), (t - log) / jnp.where(near, 1, v))
 
 
 def tail(t: Array, x: Array, w: Array, v: Array) -> Array:
@@ -47,20 +56,20 @@ def tail(t: Array, x: Array, w: Array, v: Array) -> Array:
     return u / safe * _num.log1p_ratio(v / safe * u)
 
 
-def of(function: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of the weight of the lesser mass alone."""
+def of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of one weight, the last argument, and 1 - w."""
 
-    def one(t, x, w):
-        return function(t, x, w, 1 - w)
+    def one(*given):
+        return function(*given, 1 - given[-1])
 
     return one
 
 
-def flipped(function: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of the weight of the larger mass alone: what r is to f in a skewed row."""
+def flipped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with the two sides exchanged: its weights are 1 - w and w."""
 
-    def other(t, x, w):
-        return function(t, x, 1 - w, w)
+    def other(*given):
+        return function(*given[:-1], 1 - given[-1], given[-1])
 
     return other
 

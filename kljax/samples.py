@@ -229,8 +229,8 @@ def energy(x: ArrayLike, y: ArrayLike, *, unbiased: bool = True) -> Array:
     """
     x, y = _check.points("kljax.samples.energy", x=x, y=y)
     _check.within("kljax.samples.energy", "the smaller sample", min(len(x), len(y)), 2, 1 << 31)
-    unit, x, y = _neighbours.in_units(x, y)
-    return unit * _neighbours.discrepancy(_neighbours.minus_distance, jnp.ones((), x.dtype), x, y, unbiased)
+    unit, *_ = _neighbours.in_units(x, y)
+    return unit * _neighbours.discrepancy(_neighbours.minus_distance, unit, x, y, unbiased)
 
 
 @jax.jit

@@ -39,7 +39,10 @@ def test_what_was_found(case):
     assert np.isfinite(value) or name in ("renyi", "tsallis", "chi2") or case == "total_near_the_largest"
 
 
-SLOPES = jax.jit(jax.value_and_grad(lambda p, q, w: kljax.logits.js(p, q, weight=w), (0, 1, 2)))
+SLOPES = {
+    name: jax.jit(jax.value_and_grad(lambda p, q, w, cell=cell: cell(p, q, weight=w), (0, 1, 2)))
+    for name, cell in (("probs", kljax.probs.js), ("logits", kljax.logits.js))
+}
 MEASURES = [(4e37, 6e37), (1e38, 1.2e38), (2.0, 1e38), (1e-30, 1e37), (1e20, 1e-10), (1e20, 1e-20)]
 
 
@@ -137,21 +140,25 @@ PAIR = [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]
 
 @pytest.mark.parametrize("weight", [0.0, 1e-6, 1e-3, 1 - 2.0**-20, 1.0])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_js_of_small_weights(weight, swapped):
+@pytest.mark.parametrize("column", SLOPES)
+def test_js_of_small_weights(column, weight, swapped):
     """Slopes in q were off by 1.3 % at weight 1e-6, which 1 - (1 - w) is; slopes in w at the ends were 0."""
-    weight, pair = np.float32(weight), np.log(np.float32(PAIR[::-1] if swapped else PAIR))
-    value, slopes = SLOPES(*pair, weight)
+    weight, pair = np.float32(weight), np.float32(PAIR[::-1] if swapped else PAIR)
+    inputs = np.log(pair) if column == "logits" else pair
+    value, (*slopes, over_w) = SLOPES[column](*inputs, weight)
+    if column == "probs":  # a mass of a total of 1 times its slope is the slope in its logarithm
+        slopes = [s * x for s, x in zip(slopes, pair, strict=True)]
     with mp.workdps(40):
         w, sides = mp.mpf(float(weight)), []
-        for x in pair:
-            masses = [mp.exp(mp.mpf(float(v))) for v in x]
+        for x in inputs:
+            masses = [mp.exp(mp.mpf(float(v))) if column == "logits" else mp.mpf(float(v)) for v in x]
             sides.append([m / mp.fsum(masses) for m in masses])
         p, q = sides
         m = [w * a + (1 - w) * b for a, b in zip(p, q, strict=True)]
         to_p, to_q = ([mp.log(a / b) for a, b in zip(side, m, strict=True)] for side in (p, q))
         kl_p, kl_q = (mp.fdot(x, y) for x, y in ((p, to_p), (q, to_q)))
         assert abs(float(value) - (w * kl_p + (1 - w) * kl_q)) <= 8 * EPS * (w * kl_p + (1 - w) * kl_q)
-        assert abs(float(slopes[2]) / (kl_p - kl_q) - 1) <= 16 * EPS, (slopes[2], kl_p - kl_q)
+        assert abs(float(over_w) / (kl_p - kl_q) - 1) <= 16 * EPS, (over_w, kl_p - kl_q)
         for share, side, logs, mean, found in ((w, p, to_p, kl_p, slopes[0]), (1 - w, q, to_q, kl_q, slopes[1])):
             true = [share * a * (x - mean) for a, x in zip(side, logs, strict=True)]
             worst = max(abs(float(x) - y) for x, y in zip(found, true, strict=True))
