@@ -158,7 +158,8 @@ def _js_term(pair: Pair, w: Array, v: Array) -> Array:
     m, delta, lift = _js_parts(pair, w, v)
     # each its own quotient: a compiler keeps one that is used twice in memory
     over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
-    value = m * (w * _num.xlogx_rest(over_p) + v * _num.xlogx_rest(over_q)) / lift
+    by_p, by_q = _num.divide(pair.p * lift, m), _num.divide(pair.q * lift, m)
+    value = m * (w * _num.xlogx_rest(over_p, by_p) + v * _num.xlogx_rest(over_q, by_q)) / lift
     end = _skew.at_an_end(w, jnp.where(w == 0, _kl_term(pair), _kl_term(pair.swap())))
     return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), end, jnp.nan))
 
@@ -180,9 +181,10 @@ def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w lo
 
 def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
     """(p - q) (h(v r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
-    m, delta, _ = _js_parts(pair, w, v)
+    m, delta, lift = _js_parts(pair, w, v)
     over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
-    value = pair.delta * (_num.xlogx_mean(over_p) - _num.xlogx_mean(over_q))
+    by_p, by_q = _num.divide(pair.p * lift, m), _num.divide(pair.q * lift, m)
+    value = pair.delta * (_num.xlogx_mean(over_p, by_p) - _num.xlogx_mean(over_q, by_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
     return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
 

@@ -150,7 +150,8 @@ def _poisson_entropy_of(x: Array) -> Array:
     table = np.array([_log_factorial_rest(i) for i in range(k.shape[-1])]).reshape(k.shape)
     d, near = k - rate, _num.magnitude(k - rate) < rate / 2
     some = jnp.where(rate > 0, rate, 1)
-    close = some * _num.xlogx_rest(jnp.where(near, d / some, 0))
+    y = jnp.where(near, d / some, 0)
+    close = some * _num.xlogx_rest(y, 1 + y)
     far = k * (jnp.log(jnp.maximum(k, 1)) - jnp.log(some)) - d
     small = jnp.sum(masses * (jnp.where(near, close, far) + jnp.asarray(table, x.dtype)), -1)
     u = 1 / jnp.maximum(x, _poisson_reach(x)[0])

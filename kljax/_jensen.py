@@ -130,8 +130,9 @@ def split(x: Array, y: Array, c: Array, s: Array, t: Array, d: Array) -> Array:
     """x KL of (c, y) / x and (d, t) / s, for x = y + c and s = t + d: terms >= 0."""
     w = cross(x, y, -c, s, t, -d)
     some = jnp.where(d > 0, d, 1)
-    first = jnp.where(d > 0, d * (x / s) * _num.xlogx_rest(w / x / some), 0)
-    return first + t * (x / s) * _num.xlogx_rest(-w / x / t)
+    over_d, over_t = w / x / some, -w / x / t
+    first = jnp.where(d > 0, d * (x / s) * _num.xlogx_rest(over_d, 1 + over_d), 0)
+    return first + t * (x / s) * _num.xlogx_rest(over_t, 1 + over_t)
 
 
 def _xlogx_gap(z: Array) -> Array:

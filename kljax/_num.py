@@ -187,22 +187,21 @@ def xlogx_gap(y: Array) -> Array:
     return jnp.where(near, (1 + (1 + s) * s * atanh_remainder(s)) / (2 + z), far)
 
 
-def xlogx_mean(y: Array) -> Array:
-    """((1 + y) log(1 + y) - y) / y for y >= -1, which is 0 at 0; a y of 1e30 is not squared."""
+def xlogx_mean(y: Array, u: Array) -> Array:
+    """`xlogx_rest` over y, which is 0 at y = 0; a y of 1e30 is not squared."""
     near = (y > -2 / 3) & (y < 2)
-    z, f = jnp.where(near, y, 0), jnp.where(near, 1, y)
-    s, g = over(z, 2 + z), 1 + f
-    far = jnp.where(g > 0, g / f, 0) * _log.normal(jnp.where(g > 0, g, 1)) - 1
+    z, f, g = jnp.where(near, y, 0), jnp.where(near, 1, y), jnp.where(near, 1, u)
+    s = over(z, 2 + z)
+    far = (g / f) * _log.normal(jnp.where(g > 0, g, 1)) - 1
     return jnp.where(near, s * (1 + (1 + s) * s * atanh_remainder(s)), far)
 
 
-def xlogx_rest(y: Array) -> Array:
-    """(1 + y) log(1 + y) - y for y >= -1, a KL term over its reference mass: y^2 / 2 near 0, 1 at -1."""
+def xlogx_rest(y: Array, u: Array) -> Array:
+    """u log u - y for u = 1 + y >= 0, of which y is the exact view near u = 1 and u the exact one far from it."""
     near = (y > -2 / 3) & (y < 2)
-    z = jnp.where(near, y, 0)
+    z, g = jnp.where(near, y, 0), jnp.where(near, 1, u)
     s = over(z, 2 + z)
-    g = 1 + jnp.where(near, 1, y)
-    far = jnp.where(g > 0, g, 0) * _log.normal(jnp.where(g > 0, g, 1)) - y
+    far = g * _log.normal(jnp.where(g > 0, g, 1)) - y
     return jnp.where(near, z * s * (1 + (1 + s) * s * atanh_remainder(s)), far)
 
 

@@ -165,6 +165,28 @@ def test_js_of_small_weights(column, weight, swapped):
             assert worst <= 16 * EPS * max(map(abs, true)), (found, true)
 
 
+ALONE = [  # an outcome that one side all but lacks
+    ([4.0763930425201134e-17, 2.783205465700434e17], [4.587548334653876e-23, 3.531180009755118e-19]),
+    ([3.1e-11, 0.239, 3e-10, 1.4e-3], [3.4e-3, 9.4e15, 1.96e23, 7.8]), ([1, 3e-10, 1e-3], [1e-9, 2, 1e-9]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", range(len(ALONE)))
+@pytest.mark.parametrize("name", ["js", "scaled_js"])
+def test_js_where_a_side_has_all_but_none_of_an_outcome(name, pair):
+    """27 eps off in float64, 10 in float32: (1 + y) log(1 + y) of a 1 + y that was rounding alone."""
+    p, q = ([mp.mpf(v) for v in side] for side in ALONE[pair])
+    with mp.workdps(60):
+        p, q = ([v / mp.fsum(side) for v in side] for side in (p, q))
+        mean = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+        true = sum(v * mp.log(v / m) for side in (p, q) for v, m in zip(side, mean, strict=True)) / 2
+        true *= 1 if name == "js" else 4
+    with jax.enable_x64(True):
+        for x, y in (ALONE[pair], ALONE[pair][::-1]):
+            found = getattr(kljax.probs, name)(jnp.asarray(x), jnp.asarray(y), weight=0.5)
+            assert abs(mp.mpf(float(found)) / true - 1) <= 4 * np.finfo(float).eps, (found, true)
+
+
 @pytest.mark.parametrize("column", ["probs", "logits"])
 def test_js_rises_without_bound_from_weight_0_where_q_has_no_mass(column):
     p, q = np.float32([0.5, 0.5, 0]), np.float32([0, 0.5, 0.5])
