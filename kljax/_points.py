@@ -191,9 +191,9 @@ def gradient(column: Column, row: Row, a: Array, pair: Pair, scale: Array | floa
     """The gradient of D(p, q) in the input a that p was made of, times the outer derivative."""
     given = slope(row, pair)
     wild = given.wild
-    if totals is not None and wild is not None:
+    if totals and wild is not None:
         *totals, wild = totals
-    weighted, plain = centred(pair.p, given, totals) if _parts(column, given) else given[:2]
+    weighted, plain = centred(pair.p, given, totals or None) if _parts(column, given) else given[:2]
     return finish(column, a, pair, weighted * scale, plain * scale, wild)
 
 
@@ -232,7 +232,7 @@ class Given(NamedTuple):
 
     total: Any  # None where no function of it is asked for
     sums: Any
-    sides: Any = (None, None)  # for either argument the totals of `parts` and of wildness, None where yet to be formed
+    sides: Any = (None, None)  # for either argument the totals of `parts` and of wildness, none where not formed
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))

@@ -253,6 +253,28 @@ def test_float32_is_the_same_with_x64(column, name):
     accuracy.close(value, accuracy.exact(np.asarray(double)))
 
 
+MIXED = [("kl", {}), *(pytest.param(n, o, marks=pytest.mark.repeat) for n, o in (("js", {"weight": 0.25}), ("chi2", {}),
+         ("renyi", {"order": 1.5}), ("alpha", {"order": 0.5})))]  # fmt: skip
+
+
+@column
+@pytest.mark.parametrize(("name", "chosen"), MIXED)
+def test_second_derivatives_of_one_side_in_another(column, name, chosen):
+    """They raised a ValueError one at a time; all together they never did."""
+    p, q, _, _ = (jnp.asarray(a[0]) for a in inputs(column))
+    cell, given = corpus.cell(column, name), [jnp.float32(v) for v in chosen.values()]
+
+    def value(*given):
+        return cell(*given[:2], **dict(zip(chosen, given[2:], strict=True)))
+
+    over = tuple(range(2 + len(given)))
+    whole = jax.hessian(value, over)(p, q, *given)
+    for i in over:
+        for j in over:
+            one = jax.jacfwd(jax.grad(value, i), j)(p, q, *given)
+            agree(one, np.asarray(whole[i][j], np.float64), SLOPE, norm=True)
+
+
 def mesh():
     return jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 
