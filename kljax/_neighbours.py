@@ -88,8 +88,13 @@ def _by_rows(function: Callable[[Array, Array, Array], Array], x: Array, y: Arra
 
 
 def in_units(*samples: Array) -> tuple[Array, ...]:
-    """A power of two of the size of all, and the samples in it: no float32 holds the square of 1e-21."""
-    unit = _num.unit(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in samples])))
+    """A power of two, and the samples in it: no float32 holds the square of 1e-21, nor that of 1e21.
+
+    1 for float32 samples whose largest is 1 to 2^52, and no more than it takes beyond: distances may be 1e19 to 1e34
+    times less than that, and their squares be summed.
+    """
+    size = _num.unit(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in samples])))
+    unit = size / jnp.clip(size, 1, 2.0 ** (jnp.finfo(size.dtype).maxexp * 13 // 32))
     return unit, *(x / unit for x in samples)
 
 

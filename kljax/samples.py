@@ -159,8 +159,8 @@ def knn_kl(x: ArrayLike, y: ArrayLike, *, k: int = 5) -> Array:
     x, y = _check.points("kljax.samples.knn_kl", x=x, y=y)
     _check.within("kljax.samples.knn_kl", "k", k, 1, min(len(x) - 1, len(y)))
     _, x, y = _neighbours.in_units(x, y)
-    logs = jnp.log(_neighbours.nearest(x, y, k)) - jnp.log(_neighbours.nearest(x, None, k))
-    return x.shape[-1] / 2 * jnp.mean(logs) + math.log(len(y) / (len(x) - 1))
+    ratios = jnp.sqrt(_neighbours.nearest(x, y, k)) / jnp.sqrt(_neighbours.nearest(x, None, k))
+    return x.shape[-1] * jnp.mean(jnp.log(ratios)) + math.log(len(y) / (len(x) - 1))
 
 
 @partial(jax.jit, static_argnames="k")
@@ -183,7 +183,7 @@ def knn_entropy(x: ArrayLike, *, k: int = 5) -> Array:
     _check.within("kljax.samples.knn_entropy", "k", k, 1, n - 1)
     rest = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1) + float(np.sum(1 / np.arange(k, n)))
     unit, x = _neighbours.in_units(x)
-    return d * (jnp.mean(jnp.log(_neighbours.nearest(x, None, k))) / 2 + jnp.log(unit)) + rest
+    return d * jnp.mean(jnp.log(jnp.sqrt(_neighbours.nearest(x, None, k)) * unit)) + rest
 
 
 @partial(jax.jit, static_argnames="unbiased")

@@ -251,6 +251,23 @@ def test_units_of_samples(power):
     assert (slope == other).all() and np.isfinite(other).all()
 
 
+def test_distances_of_sizes_far_apart():
+    """In units of the largest of all, distances 1e19 times less had squares of 0: knn_kl was nan, mmd_sq 1e-4."""
+    x, y = np.exp(10 * np.random.default_rng(0).normal(size=(2, 500, 1)))
+    few = np.random.default_rng(0).normal(size=(40, 2)) / 100
+    far = few + 0.01
+    far[0] = 1e18
+    cells = (
+        (samples.knn_kl, x, y), (lambda x, _: samples.knn_entropy(x), x, y), (samples.mmd_sq, few, far),
+        (lambda x, y: jax.grad(samples.energy)(x, y), np.array([1e-3, 2e-3, 4e-3]), np.array([1.5e-3, 1e18])),
+    )  # fmt: skip
+    for cell, a, b in cells:
+        with jax.enable_x64(True):
+            true = np.asarray(cell(jnp.asarray(a), jnp.asarray(b)))
+        found = np.asarray(cell(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)), float)
+        assert np.isfinite(true).all() and (np.abs(found - true) <= 1e-4 * np.abs(true).max()).all(), (found, true)
+
+
 def test_gradients_of_distances_have_no_nan_on_the_diagonal():
     x, y = jax.random.normal(jax.random.key(0), (2, 12, 2))
     x = x.at[3].set(x[4])  # two equal points, and every point with itself
@@ -426,6 +443,7 @@ def draws(tmp_path, monkeypatch):
 
 
 @pytest.mark.lenient
+@pytest.mark.repeat
 def test_files_of_draws(draws, capsys):
     assert main(["compare", "x.npy", "y.npy", "--as", "samples", "--json", "r.json"]) == 0
     out, found = capsys.readouterr().out.splitlines(), json.loads(Path("r.json").read_text())
