@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kljax import _num
+from kljax import _num, _woodbury
 from kljax._dense import along, diagonal, excess, identity, product, solve, squares, turned
+from kljax._woodbury import More, by_one_more, diagonal_of_inverse, gram, inverse, root, small_inverse
 
 
 class Scaled(NamedTuple):
@@ -40,36 +41,14 @@ def scaled(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array) -> Scaled:
     return Scaled(delta / root, fq / wide, (fp - fq) / wide, (dp - dq) / dq, dp / dq)
 
 
-def gram(f: Array, weight: Array, g: Array) -> Array:
-    """F' diag(weight) G."""
-    return product(turned(f), g * weight[..., None])
-
-
-def plus_one(a: Array) -> Array:
-    """I + A."""
-    return identity(a) + a
-
-
-@jax.custom_jvp
-def _inverse(a: Array) -> Array:
-    """The inverse of a small matrix; its closed-form derivative compiles several times faster than that of a solve."""
-    return jnp.linalg.inv(a)
-
-
-@_inverse.defjvp
-def _(primals, tangents):
-    value = _inverse(*primals)
-    return value, -product(value, product(tangents[0], value))
-
-
-def times_inverse(a: Array, x: Array) -> Array:
-    """A^-1 x."""
-    return product(_inverse(a), x)
+def over(lower: Array, x: Array) -> Array:
+    """lower^-1 X for X `[..., R, N]` by the small inverse: solves of a thousand wide X at once have hung on CPUs."""
+    return product(solve(lower, identity(lower)), x)
 
 
 def both_sides(lower: Array, a: Array) -> Array:
     """lower^-1 A lower'^-1 for symmetric A."""
-    return solve(lower, turned(solve(lower, a)))
+    return over(lower, turned(over(lower, a)))
 
 
 def coordinate(eta: Array, rho: Array, a: Array, b: Array) -> Array:
@@ -89,55 +68,25 @@ def log_ratio(x: Array, b: Array) -> Array:
 
 def log_excess(x: Array, b: Array) -> Array:
     """x - log|1 + b x| / b, to a relative error also near 0."""
+    return b * curved(x, b)
+
+
+def curved(x: Array, b: Array) -> Array:
+    """[b x - log|1 + b x|] / b^2, which is x^2 / 2 at b = 0."""
     y = b * x
     near = jnp.abs(y) < 0.5
-    s = jnp.where(near, y, 0)
-    return jnp.where(near, b * x * x * _num.log1p_gap(s), x - log_ratio(x, b))
+    far = (x - log_ratio(x, b)) / jnp.where(near, 1, b)
+    return jnp.where(near, x * x * _num.log1p_gap(jnp.where(near, y, 0)), far)
 
 
-class Mixed(NamedTuple):
-    """a cov(q) + b cov(p), scaled, and what its inverse needs."""
-
-    m: Array  # [..., D]
-    f: Array  # [..., D, R]
-    c: Array  # [..., R, R], I + F' F/m
-    z: Array  # [..., D, R], (diag(m) + F F')^-1 K
-    v: Array  # [..., R, R], K' Z
-    ab: Array  # [..., 1, 1]
-
-
-def _unmixed(m, f, c, x):
-    """(diag(m) + F F')^-1 x."""
-    x = x / m[..., None]
-    return x - product(f / m[..., None], times_inverse(c, product(turned(f), x)))
-
-
-def mixed(s: Scaled, a: Array) -> Mixed:
+def mixed(s: Scaled, a: Array) -> More:
     """The mixture of covariances."""
     b = (1 - a)[..., None]
     m = 1 + b * s.eta
     f = s.g + b[..., None] * s.k
     least = 4 * jnp.finfo(m.dtype).eps * (1 + jnp.sum(f * f, -1))  # a few roundings of the diagonal
     m = jnp.where(m == 0, least, m)  # a coordinate where nothing of its own is left
-    c = plus_one(gram(f, 1 / m, f))
-    z = _unmixed(m, f, c, s.k)
-    fz = times_inverse(c, gram(f, 1 / m, s.k))  # F' Z, in which large columns of F and K would cancel
-    return Mixed(m, f, c, z, gram(z, m, z) + product(turned(fz), fz), a[..., None, None] * b[..., None])
-
-
-def inverse(mix: Mixed, x: Array) -> Array:
-    """The inverse of the mixture times x `[..., D, N]`."""
-    y = _unmixed(mix.m, mix.f, mix.c, x)
-    inner = times_inverse(plus_one(mix.ab * mix.v), product(turned(mix.z), x))
-    return y - product(mix.z, mix.ab * inner)
-
-
-def inverse_diagonal(mix: Mixed) -> Array:
-    """The diagonal of the inverse of the mixture."""
-    f = mix.f / mix.m[..., None]
-    lost = jnp.sum(turned(times_inverse(mix.c, turned(f))) * f, -1)
-    more = jnp.sum(turned(times_inverse(plus_one(mix.ab * mix.v), turned(mix.z))) * mix.z, -1)
-    return 1 / mix.m - lost - mix.ab[..., 0] * more
+    return _woodbury.more(m, f, s.k, a * (1 - a))
 
 
 def difference(s: Scaled, x: Array) -> Array:
@@ -157,38 +106,66 @@ def _count(x: Array) -> Array:
     return jnp.sum(jnp.where(x, 1, 0), -1)
 
 
-def _log_det_ratio(s: Scaled, lower: Array, whole: Array) -> tuple[Array, Array]:
+class Spectra(NamedTuple):
+    """Roots and eigenvalues of the small matrices; of each kind one batch, for many at once have hung on CPUs."""
+
+    lower: Array  # [..., R, R], of I + G'G
+    to_p: Array  # [..., R, R], of I + H' H/rho
+    to_both: Array  # [..., R, R], of I + F' F/m, where m > 0
+    whole: Array  # [..., R], Psi's
+    part: Array  # [..., R], Theta's
+    v: Array  # [..., R]
+
+
+def _spectra(s: Scaled, a: Array, mix: More) -> Spectra:
+    h, b = s.g + s.k, 1 - a
+    grams = product(turned(s.g), s.g), gram(h, 1 / s.rho, h), gram(mix.base.f, 1 / mix.base.m, mix.base.f)
+    lower, to_p, to_both = root(jnp.stack(grams))
+    thetas = theta(s, lower, jnp.ones_like(a), s.rho), theta(s, lower, b, mix.base.m)
+    return Spectra(lower, to_p, to_both, *jnp.linalg.eigvalsh(jnp.stack([*thetas, mix.v])))
+
+
+def _log_det(root: Array) -> Array:
+    return 2 * jnp.sum(jnp.log(diagonal(root)), -1)
+
+
+def _log_det_ratio(s: Scaled, of: Spectra) -> tuple[Array, Array]:
     """log det(I + Psi) by eigenvalues, or by two determinants where it is False that Psi keeps its digits."""
-    h = s.g + s.k
-    to_p = jnp.linalg.cholesky(plus_one(gram(h, 1 / s.rho, h)))
-    logs = [2 * jnp.sum(jnp.log(diagonal(x)), -1) for x in (to_p, lower)]
-    parts = [jnp.sum(jnp.square(solve(lower, turned(x))), -2) for x in (s.g, s.k)]
+    logs = _log_det(of.to_p), _log_det(of.lower)
+    parts = [jnp.sum(jnp.square(over(of.lower, turned(x))), -2) for x in (s.g, s.k)]
     lost = jnp.sum((jnp.abs(s.eta) * parts[0] + parts[1]) / s.rho, -1)
-    known = lost < logs[0] + logs[1] + s.g.shape[-1]
-    return jnp.where(known, jnp.sum(_num.log1p_by(whole, 1 + whole), -1), logs[0] - logs[1]), known
+    least = jnp.maximum(1 + of.whole[..., 0], _num.tiny(lost))  # of which eps are known
+    known = jnp.maximum(lost, 1 / least - 1) < logs[0] + logs[1] + s.g.shape[-1]
+    return jnp.where(known, jnp.sum(_num.log1p_by(of.whole, 1 + of.whole), -1), logs[0] - logs[1]), known
+
+
+def _rest(s: Scaled, lower: Array) -> Array:
+    """|L^-1 (K - eta G)|^2 of each coordinate."""
+    return jnp.sum(jnp.square(over(lower, turned(s.k - s.eta[..., None] * s.g))), -2)
 
 
 def _terms(s: Scaled, a: Array):
     """2 gap without the means, and where the mixture is positive definite."""
-    b = 1 - a
-    one = jnp.ones_like(a)
-    lower = jnp.linalg.cholesky(plus_one(product(turned(s.g), s.g)))
-    mix = mixed(s, a)
-    whole = jnp.linalg.eigvalsh(theta(s, lower, one, s.rho))
-    part = jnp.linalg.eigvalsh(theta(s, lower, b, mix.m))
-    v = jnp.linalg.eigvalsh(mix.v)
-    rest = solve(lower, turned(s.k - s.eta[..., None] * s.g))
-    crossed = a * jnp.sum(jnp.sum(rest * rest, -2) / (s.rho * mix.m), -1)  # tr Psi - tr Theta
-    log_whole, known = _log_det_ratio(s, lower, whole)
-    log_part = jnp.sum(log_ratio(part, b[..., None]), -1)
-    near = jnp.sum(excess(whole, 1 + whole), -1) - jnp.sum(log_excess(part, b[..., None]), -1) - crossed
+    b, mix = 1 - a, mixed(s, a)
+    of = _spectra(s, a, mix)
+    crossed = a * jnp.sum(_rest(s, of.lower) / (s.rho * mix.base.m), -1)  # tr Psi - tr Theta
+    log_whole, known = _log_det_ratio(s, of)
+    vague = (b > 0) & (1 + b * of.part[..., 0] < 1 / 16)  # of that, eps times the sizes of what cancels are known
+    dets = (_log_det(of.to_both) - _log_det(of.lower)) / jnp.where(vague, b, 1)
+    log_part = jnp.where(vague, dets, jnp.sum(log_ratio(of.part, b[..., None]), -1))
+    near = jnp.sum(excess(of.whole, 1 + of.whole), -1) - jnp.sum(log_excess(of.part, b[..., None]), -1) - crossed
     far = log_part - log_whole  # what is left where the traces are large and cancel
-    known &= jnp.abs(crossed) < jnp.abs(log_part) + jnp.abs(log_whole)
+    known &= ~vague & (jnp.abs(crossed) < jnp.abs(log_part) + jnp.abs(log_whole))
     spread = jnp.where(known, near, far)
     alone = jnp.sum(coordinate(s.eta, s.rho, a[..., None], b[..., None]), -1)
-    value = alone + spread / a + jnp.sum(log_ratio(v, mix.ab[..., 0]), -1)
-    ok = _count(mix.m < 0) + _count(1 + mix.ab[..., 0] * v <= 0) == _count(1 + b[..., None] * part <= 0)
-    return value, ok, mix
+    value = alone + spread / a + jnp.sum(log_ratio(of.v, mix.w[..., None]), -1)
+    negative = _count(mix.base.m < 0) + _count(1 + mix.w[..., None] * of.v <= 0)
+    return value, (b >= 0) | (negative == _count(1 + b[..., None] * of.part <= 0)), mix
+
+
+def _broken(s: Scaled) -> Array:
+    """Whether a nan was given."""
+    return jnp.isnan(squares(s.k, 2) + squares(s.eta, 1) + squares(s.x, 1))
 
 
 @jax.custom_jvp
@@ -197,43 +174,43 @@ def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> 
     s = scaled(delta, fp, dp, fq, dq)
     value, ok, mix = _terms(s, a)
     y = inverse(mix, s.x[..., None])
-    apart = jnp.sum(s.x[..., None] * y, (-2, -1))  # rounding alone makes either negative, F' F/d being 1e5 and more
+    apart = jnp.sum(s.x[..., None] * y, (-2, -1))  # rounding alone makes either negative
     value = jnp.maximum(value, 0) + jnp.maximum(apart, 0)
-    return jnp.where(jnp.isnan(value), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
+    return jnp.where(_broken(s), jnp.nan, jnp.where(ok, value / 2, jnp.inf))
 
 
-def _inverses(s: Scaled, mix: Mixed, a: Array) -> tuple[Array, Array]:
+def _inverses(s: Scaled, mix: More, a: Array) -> tuple[Array, Array]:
     """The inverse of the mixture times G and K: it is large, and to those it may do what 1/(1 + x) does to large x.
 
     So G goes in closed form, and K where it is small against H = G + K; else it is the difference of the other two.
     """
     a, b = a[..., None, None], (1 - a)[..., None, None]
-    k, g = s.k / mix.m[..., None], s.g / mix.m[..., None]
-    first = turned(times_inverse(plus_one(a * product(turned(s.g), g)), turned(g)))  # by diag(m) + a G G' alone
+    k, g = s.k / mix.base.m[..., None], s.g / mix.base.m[..., None]
+    first = turned(by_one_more(a * product(turned(s.g), g), turned(g)))  # by diag(m) + a G G' alone
     rest = k - a * product(first, product(turned(g), s.k))
     cross = product(turned(s.k), first)
     own = product(turned(s.g), first)
     square = own + cross + turned(cross) + product(turned(s.k), rest)  # H' by that H
     to_h = first + rest
-    to_h = turned(times_inverse(plus_one(b * square), turned(to_h)))
+    to_h = turned(by_one_more(b * square, turned(to_h)))
     to_g = first - b * product(to_h, own + cross)
     size, others = (jnp.sum(x * x, -2, keepdims=True) for x in (k, jnp.concatenate([to_h, to_g], -2)))
     return to_g, jnp.where(size <= others, inverse(mix, s.k), to_h - to_g)
 
 
-def _side(s: Scaled, mix: Mixed, inner: tuple, f: Array, weight: Array, p: bool) -> tuple[Array, Array]:
+def _side(s: Scaled, mix: More, inner: tuple, f: Array, weight: Array, p: bool) -> tuple[Array, Array]:
     """M^-1 X C^-1 F and the diagonal of M^-1 X C^-1 for the mixture M, X = cov(p) - cov(q), C = F F' + diag(1/weight).
 
     X = diag(eta) + K H' + G K', H = G + K, term by term, with `inner` M^-1 G and M^-1 K. F is H for p and G for q.
     """
     to_g, to_k = inner
     fw, kw = f * weight[..., None], s.k * weight[..., None]
-    flat = turned(times_inverse(plus_one(product(turned(f), fw)), turned(fw)))  # C^-1 F, not by a difference
+    flat = turned(by_one_more(product(turned(f), fw), turned(fw)))  # C^-1 F, not by a difference
     own = inverse(mix, s.eta[..., None] * flat)
     over_f = own + product(to_k, product(turned(s.g + s.k), flat)) + product(to_g, product(turned(s.k), flat))
     by_k = kw - product(flat, product(turned(f), kw))
     by_h = flat if p else flat + by_k
-    alone = inverse_diagonal(mix) * s.eta * weight - jnp.sum(own * fw, -1)
+    alone = diagonal_of_inverse(mix) * s.eta * weight - jnp.sum(own * fw, -1)
     return over_f, alone + jnp.sum(to_k * by_h + to_g * by_k, -1)
 
 
@@ -275,24 +252,26 @@ _gap.defjvp(_gap_rule, symbolic_zeros=True)
 def _over_order(delta, fp, dp, fq, dq, a):
     """The derivative of the gap in a."""
     s = scaled(delta, fp, dp, fq, dq)
-    mix, b = mixed(s, a), 1 - a
-    one = jnp.ones_like(a)
-    value, _, _ = _terms(s, a)
-    whole, _, _ = _terms(s, one)
-    bent = _second(s, mixed(s, one)) / 2
-    far = b * b > jnp.finfo(a.dtype).eps ** (2 / 3)
-    lost = jnp.where(far, (whole - a * value) / jnp.where(far, b, 1), bent)
+    value, _, mix = _terms(s, a)
+    base = mixed(s, jnp.ones_like(a))
     y = inverse(mix, s.x[..., None])
     moved = jnp.sum(y * difference(s, y), (-2, -1))
-    return ((_second(s, mix) - lost - value) / a + moved) / 2
+    return ((_second(s, mix, base) - _curve(s, a, mix, base) - value) / a + moved) / 2
 
 
-def _second(s: Scaled, mix: Mixed) -> Array:
-    """tr(mixture^-1 X cov(q)^-1 X), X = cov(p) - cov(q)."""
-    cq = plus_one(product(turned(s.g), s.g))
-    base = mixed(s, jnp.ones_like(mix.ab[..., 0, 0]))
-    to_q = inverse(mix, difference(s, turned(times_inverse(cq, turned(s.g)))))
-    own = inverse_diagonal(mix) * s.eta
+def _curve(s: Scaled, a: Array, mix: More, base: More) -> Array:
+    """[b tr E - log det(I + b E)] / b^2, E = cov(q)^-1 X: what `_terms` has of it but 2 gap at a = 1, over -b."""
+    b, m, of = (1 - a)[..., None], mix.base.m, _spectra(s, a, mix)
+    alone = jnp.sum(curved(s.eta, b) - _rest(s, of.lower) / m, -1) + jnp.sum(curved(of.part, b), -1)
+    across = difference(s, mix.z) - a[..., None, None] * product(s.k, mix.v)
+    common = jnp.sum(of.v + a[..., None] ** 2 * curved(of.v, mix.w[..., None]), -1)
+    return alone + common + jnp.sum(inverse(base, s.k) * across, (-2, -1))
+
+
+def _second(s: Scaled, mix: More, base: More) -> Array:
+    """tr(mixture^-1 X cov(q)^-1 X), X = cov(p) - cov(q), `base` the mixture that is cov(q)."""
+    to_q = inverse(mix, difference(s, turned(by_one_more(product(turned(s.g), s.g), turned(s.g)))))
+    own = diagonal_of_inverse(mix) * s.eta
     own += jnp.sum(inverse(mix, s.k) * (s.g + s.k), -1) + jnp.sum(inverse(mix, s.g) * s.k, -1)
     own -= jnp.sum(to_q * s.g, -1)
     first = inverse(mix, difference(s, inverse(base, s.k))) * (s.g + s.k)
@@ -318,7 +297,7 @@ def gap(delta: Array, p: tuple, q: tuple, a: Array) -> Array:
 
 def log_det(f: Array, d: Array, unit: float) -> Array:
     """log det of unit (diag(d) + F F'), by logarithms of products of what would cancel."""
-    c = jnp.square(diagonal(jnp.linalg.cholesky(plus_one(gram(f, 1 / d, f)))))
+    c = jnp.square(diagonal(root(gram(f, 1 / d, f))))
     short = min(d.shape[-1], c.shape[-1])
     first = jnp.log(unit * d[..., :short] * c[..., :short])
     return jnp.sum(first, -1) + jnp.sum(jnp.log(unit * d[..., short:]), -1) + jnp.sum(jnp.log(c[..., short:]), -1)
@@ -329,7 +308,7 @@ def size(delta: Array, p: tuple, q: tuple) -> Array:
     s = scaled(delta, *p, *q)
     mix = mixed(s, jnp.ones_like(delta[..., 0]))
     h = jnp.concatenate([s.g + s.k, s.x[..., None]], -1)
-    own = jnp.sum(inverse_diagonal(mix) * s.rho, -1)
+    own = jnp.sum(diagonal_of_inverse(mix) * s.rho, -1)
     return own + jnp.sum(inverse(mix, h) * h, (-2, -1))
 
 
@@ -353,7 +332,7 @@ def _solved(s: Scaled):
     """(cov(q) - cov(p))^-1 delta, scaled, and where the matrix is positive definite."""
     eta, f, small, ok = _below(s)
     y = -s.x / eta
-    inner = times_inverse(small, product(turned(f), y[..., None]))
+    inner = product(small_inverse(small), product(turned(f), y[..., None]))
     return jnp.where(ok[..., None], y + product(f, inner)[..., 0] / eta, 0), ok
 
 
@@ -362,13 +341,12 @@ def largest(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array) -> Array:
     """sup log(p/q): finite where cov(p) < cov(q), +inf elsewhere."""
     s = scaled(delta, fp, dp, fq, dq)
     y, ok = _solved(s)
-    lower = jnp.linalg.cholesky(plus_one(product(turned(s.g), s.g)))
-    whole = jnp.linalg.eigvalsh(theta(s, lower, jnp.ones_like(delta[..., 0]), s.rho))
-    change = jnp.sum(_num.log1p_by(s.eta, s.rho), -1) + _log_det_ratio(s, lower, whole)[0]
+    one = jnp.ones_like(delta[..., 0])
+    change = jnp.sum(_num.log1p_by(s.eta, s.rho), -1) + _log_det_ratio(s, _spectra(s, one, mixed(s, one)))[0]
     value = (jnp.sum(s.x * y, -1) - change) / 2
     same = jnp.all(s.eta == 0, -1) & jnp.all(s.k == 0, (-2, -1)) & jnp.all(s.x == 0, -1)
     value = jnp.where(same, 0, jnp.where(ok, value, jnp.inf))
-    return jnp.where(jnp.isnan(squares(s.k, 2) + squares(s.eta, 1) + squares(s.x, 1)), jnp.nan, value)
+    return jnp.where(_broken(s), jnp.nan, value)
 
 
 @largest.defjvp
@@ -378,9 +356,8 @@ def _(primals, tangents):
     v = y / jnp.sqrt(dq)
     slopes = [v]
     for sign, f, d in ((1, fp, dp), (-1, fq, dq)):
-        c = plus_one(gram(f, 1 / d, f))
         w = f / d[..., None]
-        inner = turned(times_inverse(c, turned(w)))  # cov^-1 F
+        inner = turned(by_one_more(gram(f, 1 / d, f), turned(w)))  # cov^-1 F
         own = 1 / d - jnp.sum(inner * w, -1)
         over_f = product(v[..., None], product(v[..., None, :], f)) - inner
         slopes += [sign * over_f, sign * (v * v - own) / 2]
@@ -389,4 +366,4 @@ def _(primals, tangents):
 
 def precision(f: Array, d: Array, x: Array) -> Array:
     """(diag(d) + F F')^-1 x."""
-    return _unmixed(d, f, plus_one(gram(f, 1 / d, f)), x)
+    return _woodbury.solved(_woodbury.whole(d, f), x)[0]

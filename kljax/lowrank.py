@@ -6,9 +6,11 @@ that is not, or a nan, spoils its own batch element alone.
 Near equality nothing is lost as long as the factors agree column by column: differences are formed first, and what is
 of first order has cancelled on paper. Measured against 90 digits in float32 and float64, with factors from 1e-5 apart
 to unrelated and diagonals down to 1e-6 of their squares: values within 5 eps, gradients within 50 eps in norm where the
-diagonals of p and q are within a factor of 5. Where those differ by factors of 1e3, a coordinate of little variance of
-its own may account for a column of the factor alone, and what is left of it is a difference: values within 700 eps,
-half of the gradients within 100 eps, the worst without a digit in float32. F and F O with a rotation O are one
+rows of a factor are of like sizes beside their diagonals, and those of p and q within a factor of 5. A coordinate of
+little variance of its own may account for a column of the factor alone: what differs in means is within 3 eps yet,
+but what differs in covariances is a difference of what is left. In float32, rows and diagonals drawn from 0.01 to 100,
+the median of values of divergences is off by 1 eps, 9 in 10 by at most 16, 1 in 50 by more than 8 eps times the
+condition number; half of the gradients within 100 eps, the worst without a digit. F and F O with a rotation O are one
 covariance, but not near as factors: then the error is that of any difference of rounded covariances. R may be 0.
 """
 

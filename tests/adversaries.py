@@ -152,10 +152,10 @@ def gaussians(seed: int, rows: int, number: int = 3):
 
 
 def low_rank(seed: int, rows: int, number: int = 5, rank: int = 2):
-    """Two Gaussians of a diagonal and a few directions, of 0.1 to 10 each: from F' F/d of 1e6 on there are nans."""
+    """Two Gaussians of a diagonal and a few directions, of 0.01 to 100 each: F' F/d up to 1e7."""
     rng = np.random.default_rng(seed)
-    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -1, 1)
-    factors = positive(rng, rows, number * rank, -1, 1)
+    (m, n), (s, t) = locations(rng, rows, number, -9, 9), positive(rng, rows, number, -2, 2)
+    factors = positive(rng, rows, number * rank, -2, 2)
     sign = rng.choice([-1, 0, 1], (rows, number, rank)).astype(np.float32)
     f, g = (x.reshape(rows, number, rank) * sign for x in factors)
     return kljax.lowrank.LowRank(m, f, s), kljax.lowrank.LowRank(n, g, t)
