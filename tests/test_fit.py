@@ -70,7 +70,12 @@ def test_the_moments_are_matched(optimizer, steps, dtype):
 @pytest.mark.lenient
 @pytest.mark.parametrize(
     ("optimizer", "random"),
-    [(None, False), (None, True), (optax.lbfgs(), False), (optax.adam(0.1), False), (optax.adam(0.1), True)],
+    [
+        (None, False),
+        (None, True),
+        (optax.lbfgs(), False),
+        *(pytest.param(optax.adam(0.1), random, marks=pytest.mark.repeat) for random in (False, True)),
+    ],
 )
 def test_a_run_in_parts_has_the_same_bits(optimizer, random):
     loss = noisy if random else likelihood(jnp.asarray(DATA, jnp.float32))
@@ -180,7 +185,9 @@ def test_one_program_serves_all_chunks():
 
 
 @pytest.mark.lenient
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.repeat)], ids=["auto", "explicit"]
+)
 def test_a_sharded_batch(kind):
     x = jnp.asarray(DATA, jnp.float32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))

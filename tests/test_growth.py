@@ -125,6 +125,7 @@ def run(folder, *command):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+@pytest.mark.repeat
 def test_a_row(copy):
     """One line of mathematics, and copies of the lines of another row."""
     first, *_ = steps("Add a row")

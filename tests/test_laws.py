@@ -16,8 +16,9 @@ from tests.draws import EPS, KINDS, OUTCOMES, ROWS, SMALL, batch, call, counts, 
 from tests.draws import given as as_input
 
 # of one column all in one process, which compiles each cell once
+GROUPS = [pytest.mark.xdist_group(f"laws of {c}") for c in matrix.DISCRETE]
 column = pytest.mark.parametrize(
-    "column", [pytest.param(c, marks=pytest.mark.xdist_group(f"laws of {c}")) for c in matrix.DISCRETE]
+    "column", [pytest.param(c, marks=g) for c, g in zip(matrix.DISCRETE, GROUPS, strict=True)]
 )
 ROOTS = ("js_distance", "hellinger {}", "fisher_rao", "triangle of hellinger", "Fisher-Rao")
 LOGS = 64  # eps: the logarithm of a count up to 2^14 is rounded by up to 4 eps, which both masses of a ratio feel
@@ -65,6 +66,11 @@ def _told(what, bad, a, b):
     return "\n".join([f"{what}: {len(rows)} rows", *lines])
 
 
+probs_first = pytest.mark.parametrize(
+    "column", [pytest.param("probs", marks=GROUPS[0]), pytest.param("logits", marks=[GROUPS[1], pytest.mark.repeat])]
+)
+
+
 def every(names=matrix.PAIRS):
     """Each cell with each of its options."""
     return [(name, options) for name in names for options in matrix.options(name)]
@@ -80,7 +86,7 @@ def test_values_are_numbers_within_their_range(column, draw):
         below(value, np.full(ROWS, matrix.upper(name, OUTCOMES, **options)), f"bound of {name} {options}", 8)
 
 
-@column
+@probs_first
 @drawn(6)
 def test_zero_exactly_where_equal(column, draw):
     p, _ = batch(column, draw)
@@ -267,7 +273,7 @@ def test_order_and_unit_of_outcomes_do_not_matter(column, draw):
         same(call(column, name, *moved, **options), call(column, name, *even, **options), f"moved {what}", 0)
 
 
-@column
+@probs_first
 @drawn(4)
 def test_contributions_add_up_to_the_cell(column, draw):
     p, q = batch(column, draw)

@@ -73,6 +73,7 @@ def wrong(column, name, p, q, got, dtype):
 
 @column
 @every
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.repeat)], indirect=True)
 def test_values_are_true(column, name, dtype):
     """Two sides with near, equal, sparse and one-hot rows; each of few values by mpmath, all others by the cell."""
     p = table(column).astype(dtype)
