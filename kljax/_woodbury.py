@@ -107,10 +107,10 @@ def inverse(a: More, x: Array) -> Array:
 
     def step(x, less, lesser):
         y, c = _step(a.base, x, less)
-        e = product(a.own, w * product(turned(a.k), y) - lesser)
+        e = product(a.own, w * (product(turned(a.z), x) + product(turned(a.t), less)) - lesser)
         return y - product(a.z, e), c - product(a.t, e), e
 
-    y, c, e = step(x, 0, 0)
+    y, c, e = step(x, jnp.zeros_like(a.t[..., :1]), 0)
     left = x - a.base.m[..., None] * y - product(a.base.f, c) - product(a.k, e)
     rest, _, _ = step(left, c - product(turned(a.base.f), y), e - w * product(turned(a.k), y))
     return y + rest
