@@ -94,6 +94,6 @@ def js_upper(column: Densities, p, q, **shape) -> Array:
     p, q = column.checked("js_upper", p, q, **shape)
     square, distance = _hellinger(column, p, q)
     both = column.kl(p, q) + column.kl(q, p)
-    between = jnp.maximum(both / 4 - jnp.where(jnp.isinf(both), 0, distance), 0)  # but for rounding it is none less
+    between = jnp.maximum(both / 4 - jnp.where(jnp.isinf(both), 0, distance), 0)  # rounding alone makes it less
     far = jnp.where(square > 0.25, _upper(column, p, q, square), 1)  # at p = q it is larger, and has no gradient
     return jnp.minimum(jnp.minimum(square, between), LOG2 * far)

@@ -232,7 +232,7 @@ class Given(NamedTuple):
 
     total: Any  # None where no function of it is asked for
     sums: Any
-    sides: Any = (None, None)  # for either argument the totals of `parts` and of wildness, none where not formed
+    sides: Any = (None, None)  # for either argument the totals of `parts` and of wildness, if formed
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 4))

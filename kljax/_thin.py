@@ -21,7 +21,7 @@ from jax import Array
 
 from kljax import _num, _woodbury
 from kljax._dense import along, diagonal, excess, identity, product, solve, squares, turned
-from kljax._woodbury import More, by_one_more, diagonal_of_inverse, gram, inverse, root, small_inverse
+from kljax._woodbury import More, by_one_more, diagonal_of_inverse, gram, inverse, regular_root, small_inverse
 
 
 class Scaled(NamedTuple):
@@ -120,13 +120,13 @@ class Spectra(NamedTuple):
 def _spectra(s: Scaled, a: Array, mix: More) -> Spectra:
     h, b = s.g + s.k, 1 - a
     grams = product(turned(s.g), s.g), gram(h, 1 / s.rho, h), gram(mix.base.f, 1 / mix.base.m, mix.base.f)
-    lower, to_p, to_both = root(jnp.stack(grams))
+    lower, to_p, to_both = regular_root(jnp.stack(grams))
     thetas = theta(s, lower, jnp.ones_like(a), s.rho), theta(s, lower, b, mix.base.m)
     return Spectra(lower, to_p, to_both, *jnp.linalg.eigvalsh(jnp.stack([*thetas, mix.v])))
 
 
-def _log_det(root: Array) -> Array:
-    return 2 * jnp.sum(jnp.log(diagonal(root)), -1)
+def _log_det(lower: Array) -> Array:
+    return 2 * jnp.sum(jnp.log(diagonal(lower)), -1)
 
 
 def _log_det_ratio(s: Scaled, of: Spectra) -> tuple[Array, Array]:
@@ -144,10 +144,9 @@ def _rest(s: Scaled, lower: Array) -> Array:
     return jnp.sum(jnp.square(over(lower, turned(s.k - s.eta[..., None] * s.g))), -2)
 
 
-def _terms(s: Scaled, a: Array):
+def _terms(s: Scaled, a: Array, mix: More, of: Spectra) -> tuple[Array, Array]:
     """2 gap without the means, and where the mixture is positive definite."""
-    b, mix = 1 - a, mixed(s, a)
-    of = _spectra(s, a, mix)
+    b = 1 - a
     crossed = a * jnp.sum(_rest(s, of.lower) / (s.rho * mix.base.m), -1)  # tr Psi - tr Theta
     log_whole, known = _log_det_ratio(s, of)
     vague = (b > 0) & (1 + b * of.part[..., 0] < 1 / 16)  # of that, eps times the sizes of what cancels are known
@@ -160,7 +159,7 @@ def _terms(s: Scaled, a: Array):
     alone = jnp.sum(coordinate(s.eta, s.rho, a[..., None], b[..., None]), -1)
     value = alone + spread / a + jnp.sum(log_ratio(of.v, mix.w[..., None]), -1)
     negative = _count(mix.base.m < 0) + _count(1 + mix.w[..., None] * of.v <= 0)
-    return value, (b >= 0) | (negative == _count(1 + b[..., None] * of.part <= 0)), mix
+    return value, (b >= 0) | (negative == _count(1 + b[..., None] * of.part <= 0))
 
 
 def _broken(s: Scaled) -> Array:
@@ -172,7 +171,8 @@ def _broken(s: Scaled) -> Array:
 def _gap(delta: Array, fp: Array, dp: Array, fq: Array, dq: Array, a: Array) -> Array:
     """The scaled gap for a >= 1/2, `affinity.Densities.gap`."""
     s = scaled(delta, fp, dp, fq, dq)
-    value, ok, mix = _terms(s, a)
+    mix = mixed(s, a)
+    value, ok = _terms(s, a, mix, _spectra(s, a, mix))
     y = inverse(mix, s.x[..., None])
     apart = jnp.sum(s.x[..., None] * y, (-2, -1))  # rounding alone makes either negative
     value = jnp.maximum(value, 0) + jnp.maximum(apart, 0)
@@ -252,16 +252,20 @@ _gap.defjvp(_gap_rule, symbolic_zeros=True)
 def _over_order(delta, fp, dp, fq, dq, a):
     """The derivative of the gap in a."""
     s = scaled(delta, fp, dp, fq, dq)
-    value, _, mix = _terms(s, a)
-    base = mixed(s, jnp.ones_like(a))
+    mix, base = mixed(s, a), mixed(s, jnp.ones_like(a))
+    of = _spectra(s, a, mix)
+    value, _ = _terms(s, a, mix, of)
     y = inverse(mix, s.x[..., None])
     moved = jnp.sum(y * difference(s, y), (-2, -1))
-    return ((_second(s, mix, base) - _curve(s, a, mix, base) - value) / a + moved) / 2
+    return ((_second(s, mix, base) - _curve(s, a, mix, base, of) - value) / a + moved) / 2
 
 
-def _curve(s: Scaled, a: Array, mix: More, base: More) -> Array:
-    """[b tr E - log det(I + b E)] / b^2, E = cov(q)^-1 X: what `_terms` has of it but 2 gap at a = 1, over -b."""
-    b, m, of = (1 - a)[..., None], mix.base.m, _spectra(s, a, mix)
+def _curve(s: Scaled, a: Array, mix: More, base: More, of: Spectra) -> Array:
+    """[b tr E - log det(I + b E)] / b^2 for E = cov(q)^-1 X: by `_terms` (value at a = 1 - a times value) / b.
+
+    Not divided by b here: what `base`, the mixture at a = 1, has in common with `mix` is subtracted on paper.
+    """
+    b, m = (1 - a)[..., None], mix.base.m
     alone = jnp.sum(curved(s.eta, b) - _rest(s, of.lower) / m, -1) + jnp.sum(curved(of.part, b), -1)
     across = difference(s, mix.z) - a[..., None, None] * product(s.k, mix.v)
     common = jnp.sum(of.v + a[..., None] ** 2 * curved(of.v, mix.w[..., None]), -1)
@@ -297,7 +301,7 @@ def gap(delta: Array, p: tuple, q: tuple, a: Array) -> Array:
 
 def log_det(f: Array, d: Array, unit: float) -> Array:
     """log det of unit (diag(d) + F F'), by logarithms of products of what would cancel."""
-    c = jnp.square(diagonal(root(gram(f, 1 / d, f))))
+    c = jnp.square(diagonal(regular_root(gram(f, 1 / d, f))))
     short = min(d.shape[-1], c.shape[-1])
     first = jnp.log(unit * d[..., :short] * c[..., :short])
     return jnp.sum(first, -1) + jnp.sum(jnp.log(unit * d[..., short:]), -1) + jnp.sum(jnp.log(c[..., short:]), -1)

@@ -23,9 +23,9 @@ class Whole(NamedTuple):
 
 
 class More(NamedTuple):
-    """diag(m) + F F' + w K K' and what its inverse needs: all columns at once lose what two steps keep of them.
+    """diag(m) + F F' + w K K' and what its inverse needs.
 
-    Where columns of F and K are all but parallel, that is, and large.
+    In two steps: (I + [F K]' [F K]/m)^-1 has lost what these keep where large columns of F and K are near parallel.
     """
 
     base: Whole  # diag(m) + F F'
@@ -69,7 +69,7 @@ def by_one_more(a: Array, x: Array) -> Array:
     return product(small_inverse(_regular(a)), x)
 
 
-def root(a: Array) -> Array:
+def regular_root(a: Array) -> Array:
     """L of L L' = I + A, A >= 0 but for its rounding."""
     return jnp.linalg.cholesky(_regular(a))
 
