@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kljax import _num, _skew
 from kljax._pair import Pair, Slope
@@ -148,24 +148,43 @@ def _chi2_mirrored(pair: Pair) -> Slope:  # 1 - (q/p)^2
 def _js_parts(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
     """The mixture m = w p + v q, v = 1 - w, and p - q times the third, a power of two.
 
-    Without it w p of masses of 1e-37 is flushed to zero.
+    Without it w p of masses of 1e-37, or of any at a weight of 1e-37, is flushed to zero.
     """
-    lift = jnp.where(pair.p + pair.q < _num.tiny(pair.p) * 2**60, 2.0**60, 1)
+    lift = jnp.where(w * pair.p + v * pair.q < _num.tiny(pair.p) * 2**60, 2.0**60, 1)
     return w * (pair.p * lift) + v * (pair.q * lift), pair.delta * lift, lift
 
 
-def _js_term(pair: Pair, w: Array, v: Array) -> Array:
+def _js_sides(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
+    """KL of p to m and of q to m, each over the third, m."""
     m, delta, lift = _js_parts(pair, w, v)
     # each its own quotient: a compiler keeps one that is used twice in memory
     over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
     by_p, by_q = _num.divide(pair.p * lift, m), _num.divide(pair.q * lift, m)
-    value = m * (w * _num.xlogx_rest(over_p, by_p) + v * _num.xlogx_rest(over_q, by_q)) / lift
-    end = _skew.at_an_end(w, jnp.where(w == 0, _kl_term(pair), _kl_term(pair.swap())))
-    return jnp.where((w > 0) & (w < 1), value, jnp.where((w == 0) | (w == 1), end, jnp.nan))
+    return _num.xlogx_rest(over_p, by_p), _num.xlogx_rest(over_q, by_q), m / lift
+
+
+def _js_rate(pair: Pair, w: Array, v: Array) -> Array:
+    """The slope of `_js_term` in w, KL(p, m) - KL(q, m), whose own slope in w is -(p - q)^2 / m."""
+    m, delta, _ = _js_parts(pair, w, v)
+    bend = _skew.turning(w, -pair.delta * _num.divide(delta, m))
+    w, v = lax.stop_gradient((w, v))
+    to_p, to_q, m = _js_sides(pair, w, v)
+    most = _num.slope_limit(m)
+    one, other = (jnp.minimum(_kl_term(each), most) for each in (pair, pair.swap()))
+    return jnp.where(w == 0, one, jnp.where(v == 0, -other, m * (to_p - to_q))) + bend
+
+
+def _js_term(pair: Pair, w: Array, v: Array) -> Array:
+    rise = _skew.turning(w, _js_rate(pair, w, v))
+    w, v = lax.stop_gradient((w, v))
+    to_p, to_q, m = _js_sides(pair, w, v)
+    value = jnp.where((w > 0) & (w < 1), m * (w * to_p + v * to_q), 0)
+    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan) + rise
 
 
 def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
-    inside = (w > 0) & (v > 0)
+    inside, one, other = (w > 0) & (v > 0), _kl_slope(pair), _kl_mirrored(pair)
+    ends = [_skew.at_an_end(w, jnp.where(w == 0, *each)) for each in zip(one[:2], other[:2], strict=True)]
     w, v = jnp.where(inside, w, 0.5), jnp.where(inside, v, 0.5)
     far = _far(pair)
     m, delta, lift = _js_parts(pair, w, v)
@@ -173,31 +192,51 @@ def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w lo
     share = _num.divide(over, under)
     x = jnp.where(far, share, v * _num.divide(delta, m))
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
-    plain = jnp.where(inside, w, 0) * jnp.where(far, -log, log)
+    plain = w * jnp.where(far, -log, log)
     low = w < 0.5  # where v has lost what w is
     reach = -w * jnp.where(low, jnp.log(w), _num.log1p(jnp.where(low, 0, -v)))
-    return Slope(pair.p * plain, plain, far, jnp.where(inside, reach, 0))
+    weighted, plain = (jnp.where(inside, *each) for each in zip((pair.p * plain, plain), ends, strict=True))
+    return Slope(weighted, plain, far, jnp.where(inside, reach, 0))
+
+
+def _scaled_js_views(pair: Pair, w: Array, v: Array) -> tuple[Array, ...]:
+    """p/m - 1 and q/m - 1, then p/m and q/m; m itself."""
+    m, delta, lift = _js_parts(pair, w, v)
+    over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
+    return over_p, over_q, _num.divide(pair.p * lift, m), _num.divide(pair.q * lift, m), m
+
+
+def _scaled_js_rate(pair: Pair, w: Array, v: Array) -> Array:
+    """The slope of `_scaled_js_term` in w, (p - q)^2 / m times the difference of two numbers of different sign."""
+    far = jnp.abs(pair.delta) > _num.slope_limit(pair.p) * (w * pair.p + v * pair.q)  # squares of it are no numbers
+    w, v = (jnp.where(far, lax.stop_gradient(x), x) for x in (w, v))
+    over_p, over_q, by_p, by_q, m = _scaled_js_views(pair, w, v)
+    rate = pair.delta * (over_p - over_q) * (_skew.bend(over_p, by_p) - _skew.bend(over_q, by_q))
+    return jnp.where(m > 0, rate, -jnp.sign(pair.delta) * _num.slope_limit(m))
 
 
 def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
     """(p - q) (h(v r) - h(-w r)), r = (p - q) / m, h = `xlogx_mean`: nothing is divided by w; KL at the ends."""
-    m, delta, lift = _js_parts(pair, w, v)
-    over_p, over_q = v * _num.divide(delta, m), w * _num.divide(-delta, m)
-    by_p, by_q = _num.divide(pair.p * lift, m), _num.divide(pair.q * lift, m)
+    rise = _skew.turning(w, _scaled_js_rate(pair, w, v))
+    w, v = lax.stop_gradient((w, v))
+    over_p, over_q, by_p, by_q, _ = _scaled_js_views(pair, w, v)
     value = pair.delta * (_num.xlogx_mean(over_p, by_p) - _num.xlogx_mean(over_q, by_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
-    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan)
+    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan) + rise
 
 
 def _scaled_js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v
     m, delta, lift = _js_parts(pair, w, v)
-    r = _num.divide(delta, m)
-    r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
-    y = v * r
-    near = (y > -0.5) & (y < 1)
-    share = _num.quotient(present(pair.p) * lift, jnp.where(m > 0, m, 1))
-    apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, v)
-    plain = jnp.where(near, r * _num.log1p_ratio(jnp.where(near, y, 0)), apart)
+    least = present(pair.p)
+    over, under = jnp.where(m > 0, delta, pair.delta), jnp.where(m > 0, m, least)  # w = 1 and no mass of p
+    near = (2 * v * over > -under) & (v * over < under)
+    r = _num.quotient(jnp.where(near, over, 0), jnp.where(near, under, 1))
+    log = _skew.log_quotient(jnp.where(near, 1, least * lift), jnp.where(near | (m == 0), 1, m))
+    apart = jnp.where(m > 0, log, pair.tame) / jnp.where(near, 1, v)
+    # what stands for an infinite slope has none itself: at a weight of 1e-20 that would be out of range
+    limit = (pair.p == 0) & (jnp.abs(apart) > _num.slope_limit(apart))
+    apart = jnp.where(limit, lax.stop_gradient(apart), apart)
+    plain = jnp.where(near, r * _num.log1p_ratio(v * r), apart)
     some = jnp.where(w > 0, w, 1)
     rest = _num.divide(pair.q, pair.p) / some
     tail = rest * _num.log1p_ratio(v * rest)

@@ -148,8 +148,10 @@ def _js_weight_jvp(primals, tangents):
     grid, step = lax.stop_gradient(_grid(z, r)), (jnp.ones_like(z), -jnp.ones_like(z))
     slopes = jax.jvp(lambda w, v: _js_slopes(z, s, e, r, w, v, grid), (w, v), step)[1]
     tangent = sum((slope * t for slope, t in zip(slopes, tangents, strict=False) if not is_zero(t)), jnp.zeros_like(z))
-    if not is_zero(tangents[4]):  # at an end it may be infinite
-        tangent += jax.jvp(lambda w, v: _js_weight.fun(z, s, e, r, w, v), (w, v), step)[1] * tangents[4]
+    if not is_zero(tangents[4]):  # -(p - q)^2 / m
+        t, x, first, second, mass, _ = _js_terms(z, s, e, w, v, grid)
+        m = jnp.maximum(second + first * _num.ratio(t, x), _num.tiny(t))
+        tangent -= jnp.sum(mass * x * (x / m), -1) * tangents[4]
     return _js_weight(*primals), tangent
 
 

@@ -75,6 +75,18 @@ def flipped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @jax.custom_jvp
+def log_quotient(a: Array, b: Array) -> Array:
+    """log(a / b); of a b of 1e-30 no slope divides twice."""
+    return jnp.log(a / b)
+
+
+@log_quotient.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    return log_quotient(a, b), da / a - db / b
+
+
+@jax.custom_jvp
 def at_an_end(w: Array, term: Array) -> Array:
     """What w (1 - w) times a term is at the ends, 0, with its slope in w there; no value pays for the term."""
     return jnp.zeros_like(w * term)
@@ -84,7 +96,28 @@ def at_an_end(w: Array, term: Array) -> Array:
 def _(primals, tangents):
     w, term = primals
     most = _num.slope_limit(term)
-    return at_an_end(w, term), (1 - 2 * w) * jnp.clip(term, -most, most) * tangents[0]
+    slope = (1 - 2 * w) * jnp.clip(term, -most, most) * tangents[0]
+    return at_an_end(w, term), slope + at_an_end(w, tangents[1])
+
+
+@jax.custom_jvp
+def turning(w: Array, slope: Array) -> Array:
+    """0, with a slope in w that is given; what the value beside it depends on w for is to be a constant."""
+    return jnp.zeros_like(w * slope)
+
+
+@turning.defjvp
+def _(primals, tangents):
+    return turning(*primals), primals[1] * tangents[0]
+
+
+def bend(y: Array, u: Array) -> Array:
+    """xlogx_gap(y) - 1/2, about -y/6, for u = 1 + y >= 0 as in `_num.xlogx_mean`; a y of 1e30 is not squared."""
+    near = (y > -2 / 3) & (y < 2)
+    z, f = jnp.where(near, y, 0), jnp.where(near, 1, y)
+    s = _num.over(z, 2 + z)
+    inner = s * ((1 + s) * _num.atanh_remainder(s) - (2 + z) / 2) / (2 + z)
+    return jnp.where(near, inner, _num.xlogx_mean(f, jnp.where(near, 2, u)) / f - 0.5)
 
 
 def weighted(function: Callable[..., Array]) -> Callable[..., Array]:

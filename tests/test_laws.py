@@ -76,7 +76,7 @@ def every(names=matrix.PAIRS):
     return [(name, options) for name in names for options in matrix.options(name)]
 
 
-@column
+@probs_first
 @drawn(12)
 def test_values_are_numbers_within_their_range(column, draw):
     p, q = batch(column, draw)
@@ -112,7 +112,7 @@ def test_one_hot_weights_of_any_scale_are_equal():
     assert not wrong
 
 
-@column
+@probs_first
 @drawn(8)
 def test_positive_where_supports_or_digits_differ(column, draw):
     """A pair that differs visibly has no divergence 0: no floor, no rounding away."""

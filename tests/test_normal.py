@@ -177,6 +177,7 @@ def test_a_common_affine_map_changes_nothing():
     accuracy.close(_value("wasserstein2", *moved), 64 * _value("wasserstein2", p, q))
 
 
+@pytest.mark.repeat
 def test_quadrature_agrees():
     p, q, _ = _some(20, 3)
     x = np.linspace(-60, 60, 400001)
@@ -197,6 +198,7 @@ def test_quadrature_agrees():
     accuracy.close(kljax.normal.tv(p, q, axis=()), np.abs(dp - dq).sum(-1) * step / 2, eps=100)  # corners of |p - q|
 
 
+@pytest.mark.repeat
 def test_the_integral_diverges_exactly_at_the_boundary():
     """a scale_q^2 + (1 - a) scale_p^2 = 0 at a = 9/8 for scales 3 and 1, by rounding to neither side."""
     order = np.float32(1.125)

@@ -229,7 +229,7 @@ def test_vmap_over_tables():
     agree(found[1], naive(kljax.probs.kl)(p[1], q))
 
 
-@pytest.mark.parametrize("name", ["js", "kl"])
+@pytest.mark.parametrize("name", [pytest.param("js", marks=pytest.mark.repeat), "kl"])
 def test_memory_is_that_of_tiles(name):
     """Of the value a few tiles beside prepared rows, of the gradient no more: not an (N, M, K) array, 256 MiB here."""
     n, k = 256, 1024
@@ -267,6 +267,7 @@ def rows_apart(kind, size, rng):
     return np.stack([made[kind]() for _ in range(16)]).astype(np.float32)
 
 
+@pytest.mark.xdist_group("one program, of kinds of data")
 @pytest.mark.parametrize("kind", ["flat", "plain", "sparse", "alike", "ranked", "peaked"])
 def test_the_mixture_knows_what_rounding_cost(kind):
     """What is sure of Jensen-Shannon by one logarithm is right, and a table of rows apart is sure but for few pairs."""

@@ -20,7 +20,7 @@ languages, addresses = functools.cache(real_data.languages), functools.cache(rea
 every = pytest.mark.parametrize(
     ("name", "step"),
     [
-        ("js", 1),
+        pytest.param("js", 1, marks=pytest.mark.repeat),
         pytest.param("kl", 3, marks=pytest.mark.repeat),
         ("hellinger_sq", 3),
         *[pytest.param(n, 1, marks=pytest.mark.slow) for n in ("kl", "hellinger_sq")],

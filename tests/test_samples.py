@@ -167,7 +167,7 @@ def test_standard_errors_cover():
         assert covered[1] < 0.8 if wide else covered[1] > 0.93
 
 
-@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("d", [pytest.param(1, marks=pytest.mark.repeat), 3])
 def test_neighbours_are_those_of_a_tree(d, monkeypatch):
     rng = np.random.default_rng(d)
     x, y = 5000 + rng.normal(size=(157, d)), 5000 + rng.normal(size=(201, d))

@@ -73,3 +73,12 @@ def test_columns_have_what_the_matrix_says(column):
     public = [n for n in getattr(kljax, column).__all__ if n.islower() and not n.startswith("from_")]
     assert sorted(public) == sorted(matrix.EXISTS[column])
     assert all(matrix.REASONS[n] for n, marks in matrix.MARKS.items() if "-" in marks.values())
+
+
+@pytest.mark.smoke
+@pytest.mark.xdist_group("groups")
+def test_groups_of_tests_stay_in_one_process(request):
+    """pytest 9.2 took the names away by which pytest-xdist 3.8 keeps groups (its issue 1386), and nothing said so."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("not in a process of pytest-xdist that distributes by groups")
+    assert request.node.nodeid.endswith("@groups")

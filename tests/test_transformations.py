@@ -257,7 +257,7 @@ MIXED = [("kl", {}), *(pytest.param(n, o, marks=pytest.mark.repeat) for n, o in 
          ("renyi", {"order": 1.5}), ("alpha", {"order": 0.5})))]  # fmt: skip
 
 
-@column
+@pytest.mark.parametrize("column", ["probs", pytest.param("logits", marks=pytest.mark.repeat)])
 @pytest.mark.parametrize(("name", "chosen"), MIXED)
 def test_second_derivatives_of_one_side_in_another(column, name, chosen):
     """They raised a ValueError one at a time; all together they never did."""

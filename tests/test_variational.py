@@ -120,11 +120,16 @@ QUICK = (
     "tv",
     "own",
 )  # the others take minutes to compile
-HERE = [
-    pytest.param(name, dtype, marks=[] if name in QUICK and (dtype == "float32" or name == "kl") else pytest.mark.slow)
-    for name in ROWS
-    for dtype in ("float32", "float64")
-]
+FIRST = ("kl", "chi2", "js", "own")
+
+
+def _when(name, dtype):
+    if name not in QUICK or (dtype == "float64" and name != "kl"):
+        return [pytest.mark.slow]
+    return [pytest.mark.repeat] * (name not in FIRST)
+
+
+HERE = [pytest.param(name, dtype, marks=_when(name, dtype)) for name in ROWS for dtype in ("float32", "float64")]
 EACH = matrix.tiers(EVERY, ("kl", "js"), QUICK)
 
 
