@@ -99,6 +99,7 @@ def test_zero_exactly_where_equal(column, draw):
         assert (value <= (8 * EPS if name == "hockey_stick" else 0)).all(), (name, options)
 
 
+@pytest.mark.repeat
 @pytest.mark.smoke
 def test_one_hot_weights_of_any_scale_are_equal():
     """A weight stands for itself over its sum, so all mass on one outcome is all mass, whatever the number."""
