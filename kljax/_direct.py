@@ -163,12 +163,21 @@ def _js_sides(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
     return _num.xlogx_rest(over_p, by_p), _num.xlogx_rest(over_q, by_q), m / lift
 
 
+def _steady(pair: Pair, w: Array, v: Array) -> tuple[Pair, Array, Array]:
+    """The same with constants for the weights and the lesser mass where they would make 1/m^2, at weights of 1e-20."""
+    far = jnp.abs(pair.delta) > _num.slope_limit(pair.p) * (w * pair.p + v * pair.q)
+    p = jnp.where(far & (pair.delta < 0), lax.stop_gradient(pair.p), pair.p)
+    q = jnp.where(far & (pair.delta > 0), lax.stop_gradient(pair.q), pair.q)
+    w, v = (jnp.where(far, lax.stop_gradient(x), x) for x in (w, v))
+    return pair._replace(p=p, q=q), w, v
+
+
 def _js_rate(pair: Pair, w: Array, v: Array) -> Array:
     """The slope of `_js_term` in w, KL(p, m) - KL(q, m), whose own slope in w is -(p - q)^2 / m."""
     m, delta, _ = _js_parts(pair, w, v)
     bend = _skew.turning(w, -pair.delta * _num.divide(delta, m))
     w, v = lax.stop_gradient((w, v))
-    to_p, to_q, m = _js_sides(pair, w, v)
+    to_p, to_q, m = _js_sides(*_steady(pair, w, v))
     most = _num.slope_limit(m)
     one, other = (jnp.minimum(_kl_term(each), most) for each in (pair, pair.swap()))
     return jnp.where(w == 0, one, jnp.where(v == 0, -other, m * (to_p - to_q))) + bend
@@ -208,8 +217,7 @@ def _scaled_js_views(pair: Pair, w: Array, v: Array) -> tuple[Array, ...]:
 
 def _scaled_js_rate(pair: Pair, w: Array, v: Array) -> Array:
     """The slope of `_scaled_js_term` in w, (p - q)^2 / m times the difference of two numbers of different sign."""
-    far = jnp.abs(pair.delta) > _num.slope_limit(pair.p) * (w * pair.p + v * pair.q)  # squares of it are no numbers
-    w, v = (jnp.where(far, lax.stop_gradient(x), x) for x in (w, v))
+    pair, w, v = _steady(pair, w, v)
     over_p, over_q, by_p, by_q, m = _scaled_js_views(pair, w, v)
     rate = pair.delta * (over_p - over_q) * (_skew.bend(over_p, by_p) - _skew.bend(over_q, by_q))
     return jnp.where(m > 0, rate, -jnp.sign(pair.delta) * _num.slope_limit(m))

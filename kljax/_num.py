@@ -192,7 +192,7 @@ def xlogx_mean(y: Array, u: Array) -> Array:
     near = (y > -2 / 3) & (y < 2)
     z, f, g = jnp.where(near, y, 0), jnp.where(near, 1, y), jnp.where(near, 1, u)
     s = over(z, 2 + z)
-    far = (g / f) * _log.normal(jnp.where(g > 0, g, 1)) - 1
+    far = quotient(g, f) * _log.normal(jnp.where(g > 0, g, 1)) - 1
     return jnp.where(near, s * (1 + (1 + s) * s * atanh_remainder(s)), far)
 
 
@@ -351,7 +351,7 @@ def pick(x: Array, mask: Array) -> Array:
 
 @jax.custom_jvp
 def quotient(a: Array, b: Array) -> Array:
-    """a / b for b > 0; its derivative never squares b, which may be as small as finfo.tiny."""
+    """a / b for b other than 0; its derivative never squares b, which may be as small as finfo.tiny."""
     return a / b
 
 

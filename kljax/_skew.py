@@ -117,7 +117,7 @@ def bend(y: Array, u: Array) -> Array:
     z, f = jnp.where(near, y, 0), jnp.where(near, 1, y)
     s = _num.over(z, 2 + z)
     inner = s * ((1 + s) * _num.atanh_remainder(s) - (2 + z) / 2) / (2 + z)
-    return jnp.where(near, inner, _num.xlogx_mean(f, jnp.where(near, 2, u)) / f - 0.5)
+    return jnp.where(near, inner, _num.quotient(_num.xlogx_mean(f, jnp.where(near, 2, u)), f) - 0.5)
 
 
 def weighted(function: Callable[..., Array]) -> Callable[..., Array]:

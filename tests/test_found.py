@@ -263,6 +263,12 @@ def test_slopes_of_js_in_tiny_weights(name):
                 true = mp.diff(lambda w: -mp.log(w) / (1 - w) / 2 - mp.log(1 - w) / w / 2, w, h=w / 10**20)
         assert abs(float(slope) / true - 1) <= 8 * EPS, (weight, slope, true)
         assert np.isfinite(jax.hessian(lambda q, w=weight: f(q, weight=w))(q)).all(), weight
+        over_w = jax.grad(lambda w, p, q: getattr(kljax.probs, name)(p, q, weight=w))
+        mixed = jax.jacfwd(over_w, (1, 2))(weight, p, q)
+        assert np.isfinite(mixed).all(), (weight, mixed)
+        if name == "js":
+            half = (-mp.log(w) - 1) / 2  # half of log(p/m) of outcome 0, less that of 1
+            assert all(abs(float(x) / half - y) <= 16 * EPS for x, y in zip(mixed[0], (1, -1), strict=False)), mixed
 
 
 @pytest.mark.xdist_group("one program, of weights of Normals")
