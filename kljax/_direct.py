@@ -165,17 +165,23 @@ def _js_sides(pair: Pair, w: Array, v: Array) -> tuple[Array, Array, Array]:
 
 def _steady(pair: Pair, w: Array, v: Array) -> tuple[Pair, Array, Array]:
     """The same with constants for the weights and the lesser mass where they would make 1/m^2, at weights of 1e-20."""
-    far = jnp.abs(pair.delta) > _num.slope_limit(pair.p) * (w * pair.p + v * pair.q)
+    far = jnp.abs(pair.delta) > (_num.slope_limit(pair.p) / 4) ** 2 * (w * pair.p + v * pair.q)
     p = jnp.where(far & (pair.delta < 0), lax.stop_gradient(pair.p), pair.p)
     q = jnp.where(far & (pair.delta > 0), lax.stop_gradient(pair.q), pair.q)
     w, v = (jnp.where(far, lax.stop_gradient(x), x) for x in (w, v))
     return pair._replace(p=p, q=q), w, v
 
 
+def _lone(pair: Pair, w: Array, v: Array) -> Array:
+    """(p - q)^2 / m of an outcome that one side lacks and whose m is 0, as its weight is or has made it."""
+    w = jnp.maximum(jnp.where(pair.delta > 0, w, v), _num.tiny(pair.p))
+    return lax.stop_gradient(jnp.minimum(jnp.abs(pair.delta) / w, _num.slope_limit(pair.p)))
+
+
 def _js_rate(pair: Pair, w: Array, v: Array) -> Array:
     """The slope of `_js_term` in w, KL(p, m) - KL(q, m), whose own slope in w is -(p - q)^2 / m."""
     m, delta, _ = _js_parts(pair, w, v)
-    bend = _skew.turning(w, -pair.delta * _num.divide(delta, m))
+    bend = _skew.turning(w, -jnp.where(m > 0, pair.delta * _num.divide(delta, m), _lone(pair, w, v)))
     w, v = lax.stop_gradient((w, v))
     to_p, to_q, m = _js_sides(*_steady(pair, w, v))
     most = _num.slope_limit(m)
@@ -187,8 +193,9 @@ def _js_term(pair: Pair, w: Array, v: Array) -> Array:
     rise = _skew.turning(w, _js_rate(pair, w, v))
     w, v = lax.stop_gradient((w, v))
     to_p, to_q, m = _js_sides(pair, w, v)
-    value = jnp.where((w > 0) & (w < 1), m * (w * to_p + v * to_q), 0)
-    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan) + rise
+    some = (w > 2.0**5 * _num.tiny(m)) & (w < 1)  # log(1/w) / w is to be a number
+    value = jnp.where(some, m * (w * to_p + v * to_q), 0)
+    return jnp.where((w >= 0) & (w <= 1), value + rise, jnp.nan)
 
 
 def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
@@ -220,7 +227,7 @@ def _scaled_js_rate(pair: Pair, w: Array, v: Array) -> Array:
     pair, w, v = _steady(pair, w, v)
     over_p, over_q, by_p, by_q, m = _scaled_js_views(pair, w, v)
     rate = pair.delta * (over_p - over_q) * (_skew.bend(over_p, by_p) - _skew.bend(over_q, by_q))
-    return jnp.where(m > 0, rate, -jnp.sign(pair.delta) * _num.slope_limit(m))
+    return jnp.where(m > 0, rate, -jnp.sign(pair.delta) * _lone(pair, w, v))
 
 
 def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
@@ -230,7 +237,7 @@ def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
     over_p, over_q, by_p, by_q, _ = _scaled_js_views(pair, w, v)
     value = pair.delta * (_num.xlogx_mean(over_p, by_p) - _num.xlogx_mean(over_q, by_q))
     value = jnp.where(w == 0, _kl_term(pair), jnp.where(w == 1, _kl_term(pair.swap()), value))
-    return jnp.where((w >= 0) & (w <= 1), value, jnp.nan) + rise
+    return jnp.where((w >= 0) & (w <= 1), value + rise, jnp.nan)
 
 
 def _scaled_js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v

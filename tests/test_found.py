@@ -271,6 +271,31 @@ def test_slopes_of_js_in_tiny_weights(name):
             assert all(abs(float(x) / half - y) <= 16 * EPS for x, y in zip(mixed[0], (1, -1), strict=False)), mixed
 
 
+def test_js_of_what_is_hardly_a_number():
+    """Second derivatives were 1/3 for 5e19, slopes -4e9 for -0.008, values nan: all for want of 1/m or m."""
+    js, scaled = (lambda p, q, w, f=f: f(p, q, weight=w) for f in (kljax.probs.js, kljax.probs.scaled_js))
+    p = np.float32([0.5, 0.5, 0])
+    twice = jax.jit(jax.grad(jax.grad(scaled, 2), 2))
+    for least, weight, true in (
+        (0, 1e-10, 5e19),
+        (0, 1e-15, 5e29),
+        (1e-12, 1e-15, 4.1635e22),
+        (1e-10, 1e-11, 3.8719e18),
+    ):
+        found = twice(p, np.float32([least, 0.5, 0.5]), np.float32(weight))
+        assert np.isclose(found, true, rtol=1e-4), (least, weight, found)
+    once, q = jax.jit(jax.grad(scaled, 2)), np.float32([0, 0.7, 0.3])
+    for least, weight, true in ((5e-38, 1e-20, -0.00806145), (1e-30, 1e-30, -1.0080614), (1e-20, 1e-25, -1e5)):
+        found = once(np.float32([least, 0.5, 0.5]), q, np.float32(weight))
+        assert np.isclose(found, true, rtol=1e-4), (least, weight, found)
+    bend, q = jax.jit(jax.grad(jax.grad(js, 2), 2)), np.float32([0, 0.5, 0.5])
+    assert all(-np.inf < bend(p, q, np.float32(w)) < -1e9 for w in (0, 1)) and np.isclose(bend(p, q, 1e-30), -5e29)
+    values = [jax.jit(js)(p, q, np.float32(w)) for w in (2e-38, 1e-37, 1e-36)]
+    assert values[:2] == [0, 0] and abs(values[2] / ((1 + 36 * np.log(10)) / 2 * 1e-36) - 1) <= 8 * EPS, values
+    for f in (js, scaled):
+        assert all(jax.grad(f, 2)(p[::-1] + p, q + 0.1, np.float32(w)) == 0 for w in (-0.1, 1.1))
+
+
 @pytest.mark.xdist_group("one program, of weights of Normals")
 @pytest.mark.parametrize("weight", [0.0, 1e-6, 1e-3, 0.25, 1.0])
 @pytest.mark.parametrize("swapped", [False, True])
