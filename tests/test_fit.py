@@ -73,7 +73,7 @@ def test_the_moments_are_matched(optimizer, steps, dtype):
     [
         (None, False),
         (None, True),
-        (optax.lbfgs(), False),
+        pytest.param(optax.lbfgs(), False, marks=pytest.mark.repeat),
         *(pytest.param(optax.adam(0.1), random, marks=pytest.mark.repeat) for random in (False, True)),
     ],
 )

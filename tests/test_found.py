@@ -247,7 +247,7 @@ def test_js_rises_without_bound_from_weight_0_where_q_has_no_mass(column):
     assert 1e8 < slope < np.inf
 
 
-@pytest.mark.parametrize("name", ["js", "scaled_js"])
+@pytest.mark.parametrize("name", ["js", pytest.param("scaled_js", marks=pytest.mark.repeat)])
 def test_slopes_of_js_in_tiny_weights(name):
     """Outcomes that q lacks were left out below 1e-18, and a Hessian of scaled_js in q nan at 1e-20."""
     p, q = np.float32([0.5, 0.5, 0]), np.float32([0, 0.5, 0.5])
@@ -271,6 +271,7 @@ def test_slopes_of_js_in_tiny_weights(name):
             assert all(abs(float(x) / half - y) <= 16 * EPS for x, y in zip(mixed[0], (1, -1), strict=False)), mixed
 
 
+@pytest.mark.repeat
 def test_js_of_what_is_hardly_a_number():
     """Second derivatives were 1/3 for 5e19, slopes -4e9 for -0.008, values nan: all for want of 1/m or m."""
     js, scaled = (lambda p, q, w, f=f: f(p, q, weight=w) for f in (kljax.probs.js, kljax.probs.scaled_js))

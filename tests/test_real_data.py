@@ -22,7 +22,7 @@ every = pytest.mark.parametrize(
     [
         pytest.param("js", 1, marks=pytest.mark.repeat),
         pytest.param("kl", 3, marks=pytest.mark.repeat),
-        ("hellinger_sq", 3),
+        pytest.param("hellinger_sq", 3, marks=pytest.mark.repeat),
         *[pytest.param(n, 1, marks=pytest.mark.slow) for n in ("kl", "hellinger_sq")],
     ],
 )
@@ -104,6 +104,7 @@ zh wuu, as bn, arz ar, ba tt, tr crh, el grc, he hbo
 """
 
 
+@pytest.mark.repeat
 def test_the_nearest_language_is_a_relative():
     names = languages()[0]
     found = {name: names[j] for name, j in zip(names, nearest(between_languages("js", 1)), strict=True)}

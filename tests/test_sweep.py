@@ -397,6 +397,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.repeat
 def test_pairwise_of_an_array_over_two_processes(tmp_path):
     np.save(tmp_path / "p.npy", P[:36])
     pair = together(tmp_path, ["-c", GLOBAL])
@@ -464,6 +465,7 @@ def test_the_command(files, capsys):
     assert ", 15 tiles of 8 x 8 in " in capsys.readouterr().out
 
 
+@pytest.mark.repeat
 def test_the_command_keeps_the_nearest_and_takes_options(files, capsys):
     np.save("mask.npy", np.arange(12) > 2)
     arguments = [
