@@ -242,16 +242,16 @@ def _scaled_js_term(pair: Pair, w: Array, v: Array) -> Array:
 
 def _scaled_js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # log(p/m) / v
     m, delta, lift = _js_parts(pair, w, v)
-    least = present(pair.p)
-    over, under = jnp.where(m > 0, delta, pair.delta), jnp.where(m > 0, m, least)  # w = 1 and no mass of p
-    near = (2 * v * over > -under) & (v * over < under)
-    r = _num.quotient(jnp.where(near, over, 0), jnp.where(near, under, 1))
-    log = _skew.log_quotient(jnp.where(near, 1, least * lift), jnp.where(near | (m == 0), 1, m))
-    apart = jnp.where(m > 0, log, pair.tame) / jnp.where(near, 1, v)
+    r = _num.divide(delta, m)
+    r = jnp.where(m > 0, r, _num.quotient(pair.delta, present(pair.p)))  # w = 1 and no mass of p
+    y = v * r
+    near = (y > -0.5) & (y < 1)
+    share = _num.quotient(present(pair.p) * lift, jnp.where(m > 0, m, 1))
+    apart = jnp.where(m > 0, jnp.log(share), pair.tame) / jnp.where(near, 1, v)
     # what stands for an infinite slope has none itself: at a weight of 1e-20 that would be out of range
     limit = (pair.p == 0) & (jnp.abs(apart) > _num.slope_limit(apart))
     apart = jnp.where(limit, lax.stop_gradient(apart), apart)
-    plain = jnp.where(near, r * _num.log1p_ratio(v * r), apart)
+    plain = jnp.where(near, r * _num.log1p_ratio(jnp.where(near, y, 0)), apart)
     some = jnp.where(w > 0, w, 1)
     rest = _num.divide(pair.q, pair.p) / some
     tail = rest * _num.log1p_ratio(v * rest)

@@ -75,18 +75,6 @@ def flipped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @jax.custom_jvp
-def log_quotient(a: Array, b: Array) -> Array:
-    """log(a / b); of a b of 1e-30 no slope divides twice."""
-    return jnp.log(a / b)
-
-
-@log_quotient.defjvp
-def _(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    return log_quotient(a, b), da / a - db / b
-
-
-@jax.custom_jvp
 def at_an_end(w: Array, term: Array) -> Array:
     """What w (1 - w) times a term is at the ends, 0, with its slope in w there; no value pays for the term."""
     return jnp.zeros_like(w * term)
