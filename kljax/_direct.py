@@ -200,7 +200,8 @@ def _js_term(pair: Pair, w: Array, v: Array) -> Array:
 
 def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w log(1 + v q / (w p))
     inside, one, other = (w > 0) & (v > 0), _kl_slope(pair), _kl_mirrored(pair)
-    ends = [_skew.at_an_end(w, jnp.where(w == 0, *each)) for each in zip(one[:2], other[:2], strict=True)]
+    ends = [jnp.where(w == 0, *each) for each in zip(one[:2], other[:2], strict=True)]
+    ends = [_skew.at_an_end(w, jnp.where(inside, 0, end)) for end in ends]
     w, v = jnp.where(inside, w, 0.5), jnp.where(inside, v, 0.5)
     far = _far(pair)
     m, delta, lift = _js_parts(pair, w, v)
@@ -208,11 +209,11 @@ def _js_slope(pair: Pair, w: Array, v: Array) -> Slope:  # w log(p/m), far -w lo
     share = _num.divide(over, under)
     x = jnp.where(far, share, v * _num.divide(delta, m))
     log = _num.log1p_by(x, jnp.where(far, 1 + share, share))
-    plain = w * jnp.where(far, -log, log)
+    plain = jnp.where(inside, w, 0) * jnp.where(far, -log, log)
     low = w < 0.5  # where v has lost what w is
     reach = -w * jnp.where(low, jnp.log(w), _num.log1p(jnp.where(low, 0, -v)))
-    weighted, plain = (jnp.where(inside, *each) for each in zip((pair.p * plain, plain), ends, strict=True))
-    return Slope(weighted, plain, far, jnp.where(inside, reach, 0))
+    # the ends are zeros with slopes, which a sum leaves out of a program that has no use for those
+    return Slope(pair.p * plain + ends[0], plain + ends[1], far, jnp.where(inside, reach, 0))
 
 
 def _scaled_js_views(pair: Pair, w: Array, v: Array) -> tuple[Array, ...]:
