@@ -102,6 +102,7 @@ def test_the_report_has_every_row_and_nothing_that_densities_lack():
     assert "tv_lower <= sqrt(kl / 2)" in [bound.statement for bound in report.bounds]
 
 
+@pytest.mark.repeat
 def test_one_coordinate_has_exact_rows():
     p, q = (Normal(x.loc[:, :1], x.scale[:, :1]) for x in (P, Q))
     report = kljax.compare(p, q, **NORMAL)
@@ -161,6 +162,7 @@ def test_mvn():
     close(shared.values[0], np.asarray(kljax.mvn.kl(MVN(LOC_P, TRIL_P[0]), q), np.float64))
 
 
+@pytest.mark.repeat
 def test_lowrank_of_two_ranks():
     low = kljax.lowrank.LowRank
     p, q = low(LOC_P, draw(ROWS, SIZE, 2), SCALE_P**2), low(LOC_Q, draw(ROWS, SIZE, 1), SCALE_Q**2)

@@ -247,7 +247,8 @@ def test_js_rises_without_bound_from_weight_0_where_q_has_no_mass(column):
     assert 1e8 < slope < np.inf
 
 
-@pytest.mark.parametrize("name", ["js", pytest.param("scaled_js", marks=pytest.mark.repeat)])
+@pytest.mark.repeat
+@pytest.mark.parametrize("name", ["js", "scaled_js"])
 def test_slopes_of_js_in_tiny_weights(name):
     """Outcomes that q lacks were left out below 1e-18, and a Hessian of scaled_js in q nan at 1e-20."""
     p, q = np.float32([0.5, 0.5, 0]), np.float32([0, 0.5, 0.5])
@@ -297,6 +298,7 @@ def test_js_of_what_is_hardly_a_number():
         assert all(jax.grad(f, 2)(p[::-1] + p, q + 0.1, np.float32(w)) == 0 for w in (-0.1, 1.1))
 
 
+@pytest.mark.repeat
 @pytest.mark.xdist_group("one program, of weights of Normals")
 @pytest.mark.parametrize("weight", [0.0, 1e-6, 1e-3, 0.25, 1.0])
 @pytest.mark.parametrize("swapped", [False, True])
@@ -414,7 +416,8 @@ THIN = {  # low-rank pairs, and how many eps the values may be off
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", matrix.tiers(THIN, ("parallel",)))
+@pytest.mark.repeat
+@pytest.mark.parametrize("case", THIN)
 def test_low_rank_gaussians_of_rows_of_sizes_far_apart(case):
     """kl was off by 856 eps at a condition of 800, orders -inf or nan where factors of 1000 meet small ones."""
     pairs, digits = THIN[case]

@@ -370,6 +370,7 @@ def fuzz(category, many):
     print(f"{category}: {len(ran)} examples")
 
 
+@pytest.mark.xdist_group("one folder")
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_input_ends_in_a_result_or_one_line(ground, category):
     fuzz(category, False)

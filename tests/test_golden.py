@@ -25,7 +25,7 @@ def _marks(column, name, dtype):
     if name not in DEFAULT.get(column, ()):
         return [*marks, pytest.mark.slow]
     again = name == "renyi" or (dtype == "float64" and (name == "tv" or column == "mvn"))
-    again |= name == "js" or (column, name) == ("lowrank", "kl")
+    again |= name == "js" or (column, name) in (("normal", "tv"), ("lowrank", "kl"))
     return marks + [pytest.mark.repeat] * again
 
 

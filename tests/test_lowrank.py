@@ -61,6 +61,7 @@ def everything():
 
 
 @pytest.mark.smoke
+@pytest.mark.xdist_group("one program, of low-rank Gaussians")
 @pytest.mark.parametrize("name", [*CELLS, "largest"])
 def test_equality_bad_elements_and_infinity(name):
     values, slopes = everything()

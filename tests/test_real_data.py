@@ -113,6 +113,7 @@ def test_the_nearest_language_is_a_relative():
         assert found[one] == other
 
 
+@pytest.mark.repeat
 def test_words_drift_away_from_the_early_addresses():
     """.0087 .0169 .0328 .0515 .0676 .1138 .1433 .1809 in periods of 30 years from 1790 on."""
     years, _, counts = addresses()
@@ -130,6 +131,7 @@ def test_the_more_years_between_the_farther():
         assert (np.diff(row[i:]) > 0).all() and (np.diff(row[: i + 1]) < 0).all(), i
 
 
+@pytest.mark.repeat
 def test_single_addresses():
     years, titles, counts = addresses()
     found, rng = between_addresses(), np.random.default_rng(0)

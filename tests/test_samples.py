@@ -368,6 +368,7 @@ def test_the_level_of_permutation_tests(statistic):
     assert (run(jax.random.split(jax.random.key(1), 1000), 3.0) <= 0.01 + 1e-6).mean() > 0.95
 
 
+@pytest.mark.repeat
 def test_integers_stay_the_numbers_of_units():
     """Days are exchanged whole, with their flights; they were made float32, by which nothing can be looked up."""
     table = jax.random.normal(jax.random.key(0), (20, 5)).at[10:].add(3)

@@ -19,7 +19,7 @@ import zarr
 import kljax
 from kljax import _plot, _store, _sweep
 from kljax.__main__ import main
-from tests import commands
+from tests import commands, matrix
 
 RANDOM = np.random.default_rng(11)
 P = RANDOM.dirichlet(np.ones(12), 37).astype(np.float32)
@@ -311,7 +311,7 @@ def until(condition, process=None, seconds=120):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.repeat), "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", matrix.tiers(("SIGINT", "SIGTERM", "SIGKILL"), ("SIGKILL",)))
 def test_signals_leave_what_is_done(tmp_path, name):
     out, rows = tmp_path / "D", np.concatenate([P] * 4)
     np.save(tmp_path / "p.npy", rows)
