@@ -41,11 +41,12 @@ def test_kl_needs_a_tenth_of_the_composite(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["js", "tv", pytest.param("renyi", marks=pytest.mark.slow)])
-def test_a_gradient_needs_a_few_blocks(name, monkeypatch):
-    """Not an array: here 2 MiB a block, of which some twelve are live."""
+def test_gradients_need_a_few_blocks(name, monkeypatch):
+    """Not an array: 2 MiB a block, ten or twelve live. js had four more for what only slopes in its weight need."""
     monkeypatch.setattr(_fold, "_in_one_place", lambda: True)
+    cell = cases.ours("logits", name)
     with target("cpu"):
-        assert temporary(compiled.parts(cases.ours("logits", name))["value and gradient"]) < ARRAY
+        assert temporary(jax.value_and_grad(lambda p, q: jnp.sum(cell(p, q)), (0, 1))) < 0.75 * ARRAY
 
 
 @pytest.mark.lenient

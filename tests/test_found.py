@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kljax
-from tests import families, gaussians, matrices, matrix
+from tests import families, gaussians, matrices
 from tests.draws import EPS
 
 
